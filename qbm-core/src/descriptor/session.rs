@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the descriptor says about being open, and about having been closed.
+
+use serde::{Deserialize, Serialize};
+
+/// Which ends of a session leave the bitmaps usable.
+///
+/// The power-cut safe level belongs after `Process`: it records in an intent map as well (ARCHITECTURE.md, "Levels").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Durability {
+    /// A clean close. Bits are in memory until then.
+    Close,
+    /// A clean close and the end of the process, however it comes: bits are in the bitmap file (page cache) before the
+    /// data moves.
+    Process,
+}
+
+impl Durability {
+    /// What an image uses that says nothing.
+    pub const DEFAULT: Self = Self::Process;
+
+    /// The name in the descriptor.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// `ext-hard-qbm-session`: the image is open for writing, or was when its writer ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Session {
+    /// Sessions that ended cleanly before this one.
+    pub generation: u64,
+    /// What the writer promised.
+    pub durability: Durability,
+    /// The boot of the host that the page cache belongs to.
+    pub boot_id: String,
+    /// Size of the image that the bitmap files fit, in bytes.
+    pub size_bytes: u64,
+    /// Size that a resize under way leads to, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize_to_bytes: Option<u64>,
+}
+
+/// `ext-soft-qbm-seal`: the image was closed cleanly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Seal {
+    /// Counts the sessions that ended cleanly.
+    pub generation: u64,
+    /// Size of the image then, in bytes.
+    pub size_bytes: u64,
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bitmaps of an image: list, add, remove, their bits.
+
+use std::sync::Arc;
+
+use super::{Active, Image, State, names};
+use crate::bits::Granularity;
+use crate::caps;
+use crate::descriptor::BitmapEntry;
+use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::tracking::Recorder;
+
+/// One bitmap as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BitmapInfo {
+    /// Its name; of an entry that breaks the rules, whatever stands there.
+    pub name: String,
+    /// Bytes of the disk that one bit covers; 0 when an inconsistent bitmap's entry has no valid one.
+    pub granularity_bytes: u64,
+    /// Guest writes set bits.
+    pub recording: bool,
+    /// Part of a session: open here or elsewhere, or left by a crash that nobody has recovered from.
+    pub in_use: bool,
+    /// Usable for nothing but removal.
+    pub inconsistent: bool,
+    /// Dirty granules, where the bitmap is loaded.
+    pub dirty_count: Option<u64>,
+}
+
+impl Image {
+    /// All bitmaps: the consistent ones in the descriptor's order, then the inconsistent ones.
+    pub fn bitmaps(&self) -> Vec<BitmapInfo> {
+        let state = self.lock();
+        let in_use = state.descriptor.session.is_some();
+        let consistent = state.descriptor.bitmaps.iter().map(|entry| {
+            let recorder = state
+                .active
+                .as_ref()
+                .and_then(|active| active.recorder(&entry.name));
+            BitmapInfo {
+                name: entry.name.clone(),
+                granularity_bytes: entry.granularity.bytes(),
+                recording: entry.recording,
+                in_use,
+                inconsistent: false,
+                dirty_count: recorder.map(|recorder| recorder.count()),
+            }
+        });
+        let inconsistent = state
+            .descriptor
+            .inconsistent
+            .iter()
+            .map(|entry| BitmapInfo {
+                name: entry.name.clone(),
+                granularity_bytes: entry.granularity_bytes().unwrap_or(0),
+                recording: false,
+                in_use: false,
+                inconsistent: true,
+                dirty_count: None,
+            });
+        consistent.chain(inconsistent).collect()
+    }
+
+    /// Whether [`add_bitmap`](Self::add_bitmap) would succeed, as far as names and caps go.
+    ///
+    /// # Errors
+    /// As `add_bitmap`, less the file system's.
+    pub fn can_add_bitmap(&self, name: &str, granularity_bytes: u64) -> Result<()> {
+        let state = self.lock();
+        self.check_addable(&state, name, granularity_bytes)
+            .map(|_| ())
+    }
+
+    fn check_addable(
+        &self,
+        state: &State,
+        name: &str,
+        granularity_bytes: u64,
+    ) -> Result<Granularity> {
+        caps::check_bitmap_name(name)?;
+        let granularity = Granularity::new(granularity_bytes)
+            .map_err(|error| error.within(format_args!("bitmap {}: granularity", quoted(name))))?;
+        let active = self.writable(state)?;
+        caps::bits_count(active.size_bytes, granularity_bytes)
+            .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
+        if state.descriptor.has_name(name) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("bitmap {} exists already", quoted(name)),
+            ));
+        }
+        if state.descriptor.names_count() >= caps::BITMAPS_MAX {
+            return Err(Error::new(
+                ErrorKind::TooBig,
+                format!(
+                    "the image has {} bitmaps already, the most there can be",
+                    caps::BITMAPS_MAX
+                ),
+            ));
+        }
+        Ok(granularity)
+    }
+
+    fn writable<'a>(&self, state: &'a State) -> Result<&'a Active> {
+        state
+            .active
+            .as_ref()
+            .filter(|active| !active.read_only)
+            .ok_or_else(|| self.not_writable())
+    }
+
+    /// Adds an empty bitmap. When this returns it is on disk and, if `recording`, no later write can miss it; writes in
+    /// flight are included. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`], [`ErrorKind::NameTooLong`], [`ErrorKind::Invalid`] (granularity, empty name),
+    /// [`ErrorKind::TooBig`] (caps), [`ErrorKind::ReadOnly`]; whatever the system says. Nothing has changed then.
+    pub fn add_bitmap(&self, name: &str, granularity_bytes: u64, recording: bool) -> Result<()> {
+        let mut state = self.lock();
+        let granularity = self.check_addable(&state, name, granularity_bytes)?;
+        let active = self.writable(&state)?;
+        let bits_count = caps::bits_count(active.size_bytes, granularity_bytes)?;
+        let durability = active.durability;
+        let made = names::create_beside(&*self.storage, &self.path, Some(name), "bitmap")?;
+        let path = made.path;
+        let entry = BitmapEntry::new(name.to_owned(), made.name, granularity, recording);
+        let result = Recorder::create(&path, made.file, granularity, bits_count, durability)
+            .and_then(|recorder| self.enlist(&mut state, entry, Arc::new(recorder)));
+        if result.is_err() {
+            // The error that led here is the one to tell.
+            let _ = self.storage.remove(&path);
+        }
+        result
+    }
+
+    /// Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
+    fn enlist(&self, state: &mut State, entry: BitmapEntry, recorder: Arc<Recorder>) -> Result<()> {
+        let name = entry.name.clone();
+        let old = state.descriptor.clone();
+        let mut new = old.clone();
+        new.bitmaps.push(entry);
+        state.descriptor = new.clone();
+        if let Some(active) = &mut state.active {
+            active.loaded.push((name.clone(), recorder));
+        }
+        self.publish(state);
+        let result = self.commit(state, new);
+        if result.is_err() {
+            state.descriptor = old;
+            if let Some(active) = &mut state.active {
+                active.unload(&name);
+            }
+            self.publish(state);
+        }
+        result
+    }
+
+    /// Removes a bitmap, consistent or not, and its file. The descriptor no longer has it, durably, when this returns.
+    ///
+    /// A file that is not directly in the descriptor's directory, or that another entry names too, is left; a
+    /// [notice](Self::take_notice) says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
+    pub fn remove_bitmap(&self, name: &str) -> Result<()> {
+        let mut state = self.lock();
+        self.writable(&state)?;
+        let mut descriptor = state.descriptor.clone();
+        let Some(file) = descriptor.remove(name) else {
+            return Err(self.no_such_bitmap(name));
+        };
+        let is_shared = file.as_ref().is_some_and(|file| {
+            let mut others = descriptor.bitmaps.iter().map(|entry| entry.file.clone());
+            let mut broken = descriptor
+                .inconsistent
+                .iter()
+                .filter_map(|entry| entry.file());
+            others.any(|other| other == *file) || broken.any(|other| other == *file)
+        });
+        self.commit(&mut state, descriptor)?;
+        if let Some(active) = &mut state.active {
+            active.unload(name);
+        }
+        self.publish(&state);
+        if let Some(file) = file {
+            self.remove_file(&mut state, &file, is_shared);
+        }
+        Ok(())
+    }
+
+    /// I6, and a descriptor is untrusted: only a bitmap's own file beside the descriptor may go.
+    fn remove_file(&self, state: &mut State, file: &str, is_shared: bool) {
+        let path = self.resolve(file);
+        let Ok(metadata) = self.storage.metadata(&path) else {
+            return;
+        };
+        let data = self.resolve(&state.descriptor.image.file);
+        let is_data = self
+            .storage
+            .metadata(&data)
+            .is_ok_and(|data| data.id == metadata.id);
+        let is_descriptor = state.file.id().map_or(true, |id| id == metadata.id);
+        let is_own = metadata.is_regular && !is_data && !is_descriptor && !is_shared;
+        if is_own && names::is_beside(file) && self.storage.remove(&path).is_ok() {
+            return;
+        }
+        self.notice(state, &format!("file {} is left behind", quoted(file)));
+    }
+
+    /// Turns recording on or off; durable when this returns. Turned on, no later write can miss the bitmap.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::ReadOnly`]; whatever the system says.
+    pub fn set_recording(&self, name: &str, recording: bool) -> Result<()> {
+        let mut state = self.lock();
+        self.writable(&state)?;
+        let old = state.descriptor.clone();
+        let mut new = old.clone();
+        let entry = new
+            .bitmap_mut(name)
+            .ok_or_else(|| self.no_such_bitmap(name))?;
+        if entry.recording == recording {
+            return Ok(());
+        }
+        entry.recording = recording;
+        if recording {
+            state.descriptor = new.clone();
+            self.publish(&state);
+        }
+        let result = self.commit(&mut state, new);
+        if result.is_err() {
+            state.descriptor = old;
+        }
+        self.publish(&state);
+        result
+    }
+
+    /// Gives a bitmap up, durably: it can only be removed from now on. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
+    pub fn set_inconsistent(&self, name: &str, reason: &str) -> Result<()> {
+        let mut state = self.lock();
+        self.writable(&state)?;
+        if state.descriptor.bitmap(name).is_none() {
+            return Err(self.no_such_bitmap(name));
+        }
+        self.retire(&mut state, name, reason)
+    }
+
+    fn loaded(&self, name: &str) -> Result<Arc<Recorder>> {
+        let state = self.lock();
+        state
+            .active
+            .as_ref()
+            .and_then(|active| active.recorder(name))
+            .cloned()
+            .ok_or_else(|| self.no_such_bitmap(name))
+    }
+
+    fn loaded_for_writing(&self, name: &str) -> Result<Arc<Recorder>> {
+        self.writable(&self.lock())?;
+        self.loaded(name)
+    }
+
+    /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
+    pub fn next_dirty(&self, name: &str, offset_bytes: u64) -> Result<Option<u64>> {
+        Ok(self.loaded(name)?.next_dirty(offset_bytes))
+    }
+
+    /// Copies the bits of a byte range into `bits`, laid out as in the bitmap file.
+    ///
+    /// `offset_bytes` is a multiple of 64 granules; so is `length_bytes`, unless the range reaches the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for a range that is not aligned or a buffer that is too small.
+    pub fn load_bits(
+        &self,
+        name: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        bits: &mut [u8],
+    ) -> Result<()> {
+        self.loaded(name)?
+            .load_bits(offset_bytes, length_bytes, bits)
+    }
+
+    /// Makes the bits of a byte range (aligned as for [`load_bits`](Self::load_bits)) what `bits` says; `None`: zero.
+    /// Page cache only.
+    ///
+    /// Bits may go from 1 to 0 here, so the caller sees to it that no write is in flight.
+    ///
+    /// # Errors
+    /// As `load_bits`, [`ErrorKind::ReadOnly`], and whatever the system says; the file then holds old bits, new bits, or
+    /// a mixture.
+    pub fn store_bits(
+        &self,
+        name: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        bits: Option<&[u8]>,
+    ) -> Result<()> {
+        self.loaded_for_writing(name)?
+            .store_bits(offset_bytes, length_bytes, bits)
+    }
+
+    /// Adds bits to a byte range (aligned as for [`load_bits`](Self::load_bits)). Safe beside writes in flight. Page
+    /// cache only.
+    ///
+    /// # Errors
+    /// As `store_bits`.
+    pub fn merge_bits(
+        &self,
+        name: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        bits: &[u8],
+    ) -> Result<()> {
+        self.loaded_for_writing(name)?
+            .merge_bits(offset_bytes, length_bytes, bits)
+    }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making a new image.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Image, names};
+use crate::caps;
+use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, check_format};
+use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::storage::{Access, LockMode, Storage};
+
+/// What a new image is to be.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// Size of the disk in bytes, rounded up to 512; of an adopted image, its present size.
+    pub size_bytes: u64,
+    /// An existing image to adopt, as the descriptor is to name it; `None`: a raw file is made.
+    pub data_file: Option<String>,
+    /// QEMU's name of the data image's format.
+    pub data_format: String,
+    /// The durability to store; `None`: nothing is stored.
+    pub durability: Option<Durability>,
+    /// The caller holds QEMU's locks on the descriptor already.
+    pub no_lock: bool,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The data image, resolved.
+    pub data_file: PathBuf,
+    /// The name first thought of was taken and left alone.
+    pub data_file_name_was_taken: bool,
+}
+
+impl Image {
+    /// Makes a descriptor at `path`, and, unless one is adopted, a sparse raw data image `<path>.raw` beside it.
+    ///
+    /// An existing file at `path` is replaced only if it is empty or a QBM descriptor; what it named is left alone. An
+    /// adopted image is not opened. Durable when this returns. After an error nothing new is left.
+    ///
+    /// # Errors
+    /// Bad options; `path` is something else than a descriptor, or in use; whatever the system says.
+    pub fn create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<Created> {
+        let size_bytes = caps::round_image_size(options.size_bytes)?;
+        check_format(&options.data_format).map_err(|error| error.within("data file format"))?;
+        if let Some(file) = &options.data_file {
+            check_adopted(storage, path, file)?;
+        }
+        let (file, is_new) = open_or_create(storage, path)?;
+        let result = fill(storage, path, &file, size_bytes, options);
+        if result.is_err() && is_new {
+            // The error that led here is the one to tell.
+            let _ = storage.remove(path);
+        }
+        result
+    }
+}
+
+fn check_adopted(storage: &dyn Storage, path: &Path, file: &str) -> Result<()> {
+    if file.is_empty() || file.contains('\0') || file.len() > caps::FILE_NAME_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "data file {}: not a file name",
+            quoted(file)
+        )));
+    }
+    let resolved = names::resolve(path, file);
+    let data = storage
+        .metadata(&resolved)
+        .map_err(|error| Error::io("cannot find data file", &resolved, error))?;
+    // I6: a descriptor written there would be the end of the data.
+    if let Ok(present) = storage.metadata(path)
+        && present.id == data.id
+    {
+        return Err(Error::invalid(format!(
+            "data file {} and descriptor {} are the same file",
+            quoted(file),
+            quoted(path.display())
+        )));
+    }
+    Ok(())
+}
+
+fn open_or_create(storage: &dyn Storage, path: &Path) -> Result<(DescriptorFile, bool)> {
+    match storage.metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok((DescriptorFile::create_new(storage, path)?, true))
+        }
+        Err(error) => Err(Error::io("cannot create descriptor", path, error)),
+        Ok(_) => {
+            let file = DescriptorFile::open(storage, path, Access::ReadWrite)?;
+            Ok((file, false))
+        }
+    }
+}
+
+/// I6: only an empty file, or something that is a descriptor already, may be written over.
+fn check_replaceable(storage: &dyn Storage, path: &Path, file: &DescriptorFile) -> Result<()> {
+    if file.length_bytes()? == 0 || file.read(storage).is_ok() {
+        return Ok(());
+    }
+    let text = format!(
+        "descriptor {}: the file exists and is not a QBM descriptor; it is left as it is",
+        quoted(path.display())
+    );
+    Err(Error::new(ErrorKind::Exists, text))
+}
+
+fn fill(
+    storage: &dyn Storage,
+    path: &Path,
+    file: &DescriptorFile,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<Created> {
+    if !options.no_lock {
+        file.lock(LockMode::Write)?;
+    }
+    check_replaceable(storage, path, file)?;
+    file.repair(storage)?;
+    let write = |name: String| {
+        let mut descriptor = Descriptor::new(name, options.data_format.clone());
+        descriptor.durability = options.durability;
+        descriptor.seal = Some(Seal {
+            generation: 0,
+            size_bytes,
+        });
+        file.write(storage, &descriptor)
+    };
+    if let Some(name) = &options.data_file {
+        write(name.clone())?;
+        return Ok(Created {
+            data_file: names::resolve(path, name),
+            data_file_name_was_taken: false,
+        });
+    }
+    if options.data_format != "raw" {
+        return Err(Error::invalid(format!(
+            "data file format {}: a new data image is always raw",
+            quoted(&options.data_format)
+        )));
+    }
+    let data = names::create_beside(storage, path, None, "raw")?;
+    let made = data
+        .file
+        .set_length(size_bytes)
+        .and_then(|()| data.file.sync_data())
+        .map_err(|error| Error::io("cannot make data image", &data.path, error))
+        .and_then(|()| write(data.name));
+    if let Err(error) = made {
+        let _ = storage.remove(&data.path);
+        return Err(error);
+    }
+    Ok(Created {
+        data_file: data.path,
+        data_file_name_was_taken: data.was_taken,
+    })
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An image as a whole.
+//!
+//! Life of an [`Image`]: [`open`](Image::open) reads the descriptor only; [`activate`](Image::activate), told the data
+//! image's size, recovers, loads the bitmaps and (for writing) begins a session; [`inactivate`](Image::inactivate) ends
+//! it cleanly. Dropping an active image leaves the session on disk, as a crash does.
+
+mod activate;
+mod bitmaps;
+mod create;
+mod names;
+mod recover;
+mod resize;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use activate::Activation;
+pub use bitmaps::BitmapInfo;
+pub use create::{CreateOptions, Created};
+
+use crate::descriptor::{Descriptor, DescriptorFile, Durability};
+use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::storage::{Access, LockMode, Storage};
+use crate::tracking::{Begun, Recorder, Ticket, Tracker};
+
+/// Notices kept for the caller; older ones give way.
+const NOTICES_MAX: usize = 256;
+
+/// How a descriptor is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// No locks are taken: the caller holds QEMU's locks on the descriptor already.
+    pub no_lock: bool,
+    /// Others may have the image open, even for writing. Nothing is changed; with a session in the descriptor, bitmaps
+    /// are reported in use. Implies `read_only`.
+    pub shared: bool,
+    /// The image will not be activated for writing.
+    pub read_only: bool,
+}
+
+/// What an image is made of, and its state.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Data image, resolved against the descriptor's directory.
+    pub data_file: PathBuf,
+    /// QEMU's name of the data image's format.
+    pub data_format: String,
+    /// Size of the disk in bytes, as far as known: while active what was given, otherwise what was recorded last.
+    pub size_bytes: Option<u64>,
+    /// In force while active, otherwise stored.
+    pub durability: Durability,
+    /// A session that is not ours is on record: the image is open elsewhere, or its writer crashed.
+    pub in_use: bool,
+    /// Activated, and not inactivated since.
+    pub active: bool,
+    /// Active with a session of ours.
+    pub writable: bool,
+    /// Bitmaps, inconsistent ones included.
+    pub bitmaps_count: usize,
+}
+
+/// What an active image holds besides its descriptor.
+#[derive(Debug)]
+struct Active {
+    size_bytes: u64,
+    durability: Durability,
+    read_only: bool,
+    /// Every consistent bitmap, recording or not, in the descriptor's order.
+    loaded: Vec<(String, Arc<Recorder>)>,
+}
+
+impl Active {
+    fn recorder(&self, name: &str) -> Option<&Arc<Recorder>> {
+        self.loaded
+            .iter()
+            .find(|(loaded, _)| loaded == name)
+            .map(|(_, recorder)| recorder)
+    }
+
+    fn unload(&mut self, name: &str) {
+        self.loaded.retain(|(loaded, _)| loaded != name);
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the descriptor file says; changed only once the file holds the change.
+    descriptor: Descriptor,
+    file: DescriptorFile,
+    active: Option<Active>,
+    notices: VecDeque<String>,
+}
+
+/// An open image. All of it may be used from several threads at once.
+#[derive(Debug)]
+pub struct Image {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    options: OpenOptions,
+    state: Mutex<State>,
+    tracker: Tracker,
+}
+
+impl Image {
+    /// Opens and checks a descriptor; nothing else is touched. Reads a few KiB.
+    ///
+    /// # Errors
+    /// The descriptor cannot be read or breaks a rule of the format; [`ErrorKind::Locked`] when another process has the
+    /// image open in a way that conflicts.
+    pub fn open(storage: Arc<dyn Storage>, path: &Path, options: OpenOptions) -> Result<Self> {
+        let read_only = options.read_only || options.shared;
+        let access = if read_only || options.no_lock {
+            Access::Read
+        } else {
+            Access::ReadWrite
+        };
+        let file = DescriptorFile::open(&*storage, path, access)?;
+        if !options.no_lock && !options.shared {
+            file.lock(if read_only {
+                LockMode::Read
+            } else {
+                LockMode::Write
+            })?;
+        }
+        let mut descriptor = file.read(&*storage)?;
+        let complaints = std::mem::take(&mut descriptor.complaints);
+        let image = Self {
+            storage,
+            path: path.to_owned(),
+            options,
+            state: Mutex::new(State {
+                descriptor,
+                file,
+                active: None,
+                notices: VecDeque::new(),
+            }),
+            tracker: Tracker::new(),
+        };
+        for complaint in complaints {
+            image.notice(&mut image.lock(), &complaint);
+        }
+        Ok(image)
+    }
+
+    /// What the image is made of.
+    pub fn info(&self) -> ImageInfo {
+        let state = self.lock();
+        let descriptor = &state.descriptor;
+        let recorded = match (&descriptor.session, &descriptor.seal) {
+            (Some(session), _) => Some(session.size_bytes),
+            (None, Some(seal)) => Some(seal.size_bytes),
+            (None, None) => None,
+        };
+        let active = state.active.as_ref();
+        let data_file = self.resolve(&descriptor.image.file);
+        let size_bytes = active.map(|active| active.size_bytes).or(recorded);
+        // A descriptor as proposed records no size. A raw file's is its length; that can be seen without opening it.
+        let size_bytes = size_bytes.or_else(|| {
+            let metadata = self.storage.metadata(&data_file).ok()?;
+            let is_raw_file = descriptor.image.format == "raw" && metadata.is_regular;
+            let rounded = crate::caps::round_image_size(metadata.length_bytes).ok()?;
+            is_raw_file.then_some(rounded)
+        });
+        let writable = self.tracker.is_writable();
+        ImageInfo {
+            data_file,
+            data_format: descriptor.image.format.clone(),
+            size_bytes,
+            durability: active.map_or_else(
+                || descriptor.durability.unwrap_or(Durability::DEFAULT),
+                |active| active.durability,
+            ),
+            in_use: descriptor.session.is_some() && !writable,
+            active: active.is_some(),
+            writable,
+            bitmaps_count: descriptor.names_count(),
+        }
+    }
+
+    /// The oldest line for the operator's log that was not taken yet: what recovery did, why a bitmap is inconsistent.
+    pub fn take_notice(&self) -> Option<String> {
+        self.lock().notices.pop_front()
+    }
+
+    /// Announces that `length_bytes` at `offset_bytes` of the data image are about to change (write, zeroes, discard,
+    /// copy). Ranges are rounded outwards. Writes to the page cache at most; never waits for a disk.
+    ///
+    /// Every success is followed by one [`end_write`](Self::end_write), after the data moved or failed to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`] when the image is not active for writing.
+    pub fn begin_write(&self, offset_bytes: u64, length_bytes: u64) -> Result<(Ticket, Begun)> {
+        self.tracker
+            .begin(offset_bytes, length_bytes)
+            .ok_or_else(|| self.not_writable())
+    }
+
+    /// What [`Begun::MustWait`] asks for: a bitmap that could not record the write is made inconsistent on disk, so that
+    /// the write may go ahead (I1, I2). Waits for the disk.
+    ///
+    /// # Errors
+    /// Even that failed: the write must not reach the data image.
+    pub fn wait_write(&self) -> Result<()> {
+        let mut state = self.lock();
+        let failed = self.tracker.failed();
+        let names: Vec<String> = state
+            .active
+            .iter()
+            .flat_map(|active| &active.loaded)
+            .filter(|(_, recorder)| failed.iter().any(|other| Arc::ptr_eq(other, recorder)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.retire(
+                &mut state,
+                &name,
+                "a write could not be recorded in the bitmap file",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`begin_write`](Self::begin_write) began.
+    pub fn end_write(&self, ticket: Ticket) {
+        self.tracker.end(ticket);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file name in the descriptor, as a path.
+    fn resolve(&self, file: &str) -> PathBuf {
+        names::resolve(&self.path, file)
+    }
+
+    fn notice(&self, state: &mut State, text: &str) {
+        if state.notices.len() == NOTICES_MAX {
+            state.notices.pop_front();
+        }
+        let line = format!("descriptor {}: {text}", quoted(self.path.display()));
+        state.notices.push_back(line);
+    }
+
+    fn not_writable(&self) -> Error {
+        Error::new(
+            ErrorKind::ReadOnly,
+            format!(
+                "descriptor {}: the image is not open for writing",
+                quoted(self.path.display())
+            ),
+        )
+    }
+
+    fn no_such_bitmap(&self, name: &str) -> Error {
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "descriptor {}: no bitmap {}",
+                quoted(self.path.display()),
+                quoted(name)
+            ),
+        )
+    }
+
+    /// Stores a changed descriptor; what is in memory changes only when that worked.
+    fn commit(&self, state: &mut State, descriptor: Descriptor) -> Result<()> {
+        state.file.write(&*self.storage, &descriptor)?;
+        state.descriptor = descriptor;
+        Ok(())
+    }
+
+    /// The recorders of the bitmaps that record.
+    fn publish(&self, state: &State) {
+        let recording = state.active.iter().flat_map(|active| {
+            state
+                .descriptor
+                .bitmaps
+                .iter()
+                .filter(|entry| entry.recording)
+                .filter_map(|entry| active.recorder(&entry.name).cloned())
+        });
+        self.tracker.publish(recording.collect());
+    }
+
+    /// Makes a loaded bitmap inconsistent on disk, then forgets it.
+    fn retire(&self, state: &mut State, name: &str, reason: &str) -> Result<()> {
+        let mut descriptor = state.descriptor.clone();
+        descriptor.set_inconsistent(name, reason);
+        self.commit(state, descriptor)?;
+        if let Some(active) = &mut state.active {
+            active.unload(name);
+        }
+        self.publish(state);
+        self.notice(
+            state,
+            &format!("bitmap {} is inconsistent: {reason}", quoted(name)),
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bitmaps across sessions.
+
+use super::*;
+
+#[test]
+fn a_bitmap_outlives_its_session() {
+    for durability in [Durability::Close, Durability::Process] {
+        let disk = Disk::new(10 * MIB);
+        let image = disk.activated_as(durability);
+        image.add_bitmap("b0", 65536, true).unwrap();
+        write(&image, 65535, 2);
+        write(&image, 10 * MIB - 1, 1);
+        image.inactivate().unwrap();
+        drop(image);
+        assert!(!disk.text().contains("session"), "{}", disk.text());
+        let image = disk.activated_as(durability);
+        assert_eq!(dirty(&image, "b0", 65536), [0, 65536, 10 * MIB - 65536]);
+        assert!(notices(&image).is_empty());
+    }
+}
+
+#[test]
+fn the_session_is_on_record_while_open() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    assert!(disk.text().contains("ext-hard-qbm-session"));
+    let shared = OpenOptions {
+        shared: true,
+        ..OpenOptions::default()
+    };
+    let beside = Image::open(Arc::new(OsStorage), &disk.path, shared).unwrap();
+    assert!(beside.info().in_use);
+    image.inactivate().unwrap();
+    assert!(!disk.text().contains("ext-hard-qbm-session"));
+    assert!(
+        image.begin_write(0, 1).is_err(),
+        "not open for writing any more"
+    );
+}
+
+#[test]
+fn a_removed_bitmap_leaves_nothing() {
+    let disk = Disk::new(MIB);
+    let before = disk.listing();
+    let image = disk.activated();
+    image.add_bitmap("b", 512, true).unwrap();
+    assert_eq!(disk.listing(), ["x.qbm", "x.qbm.b.bitmap", "x.qbm.raw"]);
+    image.remove_bitmap("b").unwrap();
+    write(&image, 0, 512);
+    assert_eq!(
+        image.remove_bitmap("b").unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    image.inactivate().unwrap();
+    assert_eq!(disk.listing(), before);
+}
+
+#[test]
+fn a_disabled_bitmap_does_not_record_and_stays_disabled() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("off", 512, false).unwrap();
+    image.add_bitmap("on", 512, true).unwrap();
+    write(&image, 0, 512);
+    image.set_recording("off", true).unwrap();
+    image.set_recording("on", false).unwrap();
+    write(&image, 1024, 512);
+    image.inactivate().unwrap();
+    drop(image);
+    let image = disk.activated();
+    assert_eq!(dirty(&image, "off", 512), [1024]);
+    assert_eq!(dirty(&image, "on", 512), [0]);
+    let recording: Vec<_> = image.bitmaps().iter().map(|b| b.recording).collect();
+    assert_eq!(recording, [true, false]);
+}
+
+#[test]
+fn a_write_in_flight_is_in_a_bitmap_that_comes() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    let (ticket, _) = image.begin_write(300_000, 10).unwrap();
+    image.add_bitmap("b", 65536, true).unwrap();
+    assert_eq!(dirty(&image, "b", 65536), [262_144]);
+    image.end_write(ticket);
+}
+
+#[test]
+fn strange_names_have_plain_files() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    let long = "n".repeat(1023);
+    let names = [
+        "a/b",
+        "../x",
+        "a\"b",
+        "a\nb",
+        "🙂",
+        "ü",
+        "a_b",
+        long.as_str(),
+    ];
+    for name in names {
+        image.add_bitmap(name, 65536, true).unwrap();
+    }
+    assert_eq!(
+        image
+            .add_bitmap(&"n".repeat(1024), 65536, true)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NameTooLong
+    );
+    write(&image, 0, 1);
+    image.inactivate().unwrap();
+    drop(image);
+    let image = disk.activated();
+    for name in names {
+        assert_eq!(dirty(&image, name, 65536), [0], "{name}");
+        image.remove_bitmap(name).unwrap();
+    }
+    assert_eq!(disk.listing(), ["x.qbm", "x.qbm.raw"]);
+}
+
+#[test]
+fn a_thousand_bitmaps() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated_as(Durability::Close);
+    for index in 0..1024 {
+        image.add_bitmap(&index.to_string(), 65536, true).unwrap();
+    }
+    write(&image, 0, MIB);
+    image.inactivate().unwrap();
+    drop(image);
+    assert_eq!(disk.activated().bitmaps().len(), 1024);
+}
+
+#[test]
+fn read_only_changes_nothing() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 512, true).unwrap();
+    write(&image, 0, 512);
+    drop(image); // As a crash does.
+    let before = disk.text();
+    let options = OpenOptions {
+        read_only: true,
+        ..OpenOptions::default()
+    };
+    let image = Image::open(Arc::new(OsStorage), &disk.path, options).unwrap();
+    let activation = Activation {
+        size_bytes: MIB,
+        read_only: true,
+        durability: None,
+    };
+    image.activate(&activation).unwrap();
+    assert_eq!(dirty(&image, "b", 512), [0], "the recovered view");
+    for error in [
+        image.add_bitmap("c", 512, true).unwrap_err(),
+        image.remove_bitmap("b").unwrap_err(),
+        image.store_bits("b", 0, MIB, None).unwrap_err(),
+        image.begin_write(0, 1).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    }
+    image.inactivate().unwrap();
+    assert_eq!(disk.text(), before);
+}

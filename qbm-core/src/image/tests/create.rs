@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making images: what appears, what is left alone.
+
+use super::*;
+
+#[test]
+fn a_descriptor_and_a_sparse_data_image() {
+    let disk = Disk::new((64 << 30) + 1);
+    assert_eq!(disk.listing(), ["x.qbm", "x.qbm.raw"]);
+    assert_eq!(disk.data_bytes(), (64 << 30) + 512);
+    let info = disk.open().info();
+    assert_eq!(info.size_bytes, Some((64 << 30) + 512));
+    assert_eq!(
+        (info.data_file, info.data_format),
+        (disk.file("x.qbm.raw"), "raw".into())
+    );
+    assert!(disk.text().contains("\"version\": 1"));
+}
+
+#[test]
+fn a_derived_name_that_is_taken_is_left_alone() {
+    // Tests and people rename a descriptor and make a new one of the same name.
+    let disk = Disk::new(MIB);
+    fs::write(disk.file("x.qbm.raw"), "precious").unwrap();
+    fs::rename(&disk.path, disk.file("renamed.qbm")).unwrap();
+    let created = Image::create(&OsStorage, &disk.path, &options(MIB)).unwrap();
+    assert_eq!(created.data_file, disk.file("x.qbm.1.raw"));
+    assert!(created.data_file_name_was_taken);
+    assert_eq!(fs::read(disk.file("x.qbm.raw")).unwrap(), b"precious");
+}
+
+#[test]
+fn an_adopted_image_is_not_touched() {
+    let disk = Disk::new(MIB);
+    fs::write(disk.file("disk.raw"), "precious").unwrap();
+    let before = fs::metadata(disk.file("disk.raw"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let adopt = CreateOptions {
+        data_file: Some("disk.raw".into()),
+        ..options(8)
+    };
+    Image::create(&OsStorage, &disk.file("y.qbm"), &adopt).unwrap();
+    let metadata = fs::metadata(disk.file("disk.raw")).unwrap();
+    assert_eq!((metadata.len(), metadata.modified().unwrap()), (8, before));
+}
+
+#[test]
+fn what_is_no_descriptor_is_not_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.raw");
+    fs::write(&path, "a guest's disk").unwrap();
+    let error = Image::create(&OsStorage, &path, &options(MIB)).unwrap_err();
+    assert!(
+        error.to_string().contains("is not a QBM descriptor"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"a guest's disk");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_image_cannot_adopt_its_own_descriptor() {
+    let disk = Disk::new(MIB);
+    fs::hard_link(&disk.path, disk.file("link")).unwrap();
+    let before = disk.text();
+    for file in ["x.qbm", "./x.qbm", "link"] {
+        let adopt = CreateOptions {
+            data_file: Some(file.into()),
+            ..options(MIB)
+        };
+        let error = Image::create(&OsStorage, &disk.path, &adopt).unwrap_err();
+        assert!(error.to_string().contains("same file"), "{error}");
+    }
+    assert_eq!(disk.text(), before);
+}
+
+#[test]
+fn nothing_is_left_after_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.qbm");
+    for bad in [
+        CreateOptions {
+            data_file: Some("absent.raw".into()),
+            ..options(MIB)
+        },
+        CreateOptions {
+            data_format: "qcow2".into(),
+            ..options(MIB)
+        },
+        CreateOptions {
+            data_format: "a b".into(),
+            ..options(MIB)
+        },
+        options(u64::MAX),
+        // Beyond what any file system here holds.
+        options(i64::MAX as u64 - 511),
+    ] {
+        Image::create(&OsStorage, &path, &bad).unwrap_err();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn an_image_that_is_open_is_not_replaced() {
+    let disk = Disk::new(MIB);
+    let _open = disk.open();
+    let error = Image::create(&OsStorage, &disk.path, &options(MIB)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    let second = Image::open(Arc::new(OsStorage), &disk.path, OpenOptions::default());
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Locked);
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is wrong with a bitmap costs that bitmap, never the disk (I5).
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+/// An image with bitmaps `good` and `bad`, closed cleanly, with a bit set in each.
+fn disk() -> Disk {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    for name in ["good", "bad"] {
+        image.add_bitmap(name, 65536, true).unwrap();
+    }
+    write(&image, 0, 1);
+    image.inactivate().unwrap();
+    disk
+}
+
+fn costs_only_bad(disk: &Disk, reason: &str) {
+    let image = disk.activated();
+    assert!(inconsistent(&image, "bad"), "{reason}");
+    assert_eq!(dirty(&image, "good", 65536), [0]);
+    let notices = notices(&image);
+    assert!(
+        notices.iter().any(|line| line.contains(reason)),
+        "{reason}: {notices:?}"
+    );
+    write(&image, 65536, 1);
+    image.remove_bitmap("bad").unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    assert_eq!(dirty(&disk.activated(), "good", 65536), [0, 65536]);
+}
+
+#[test]
+fn missing_file() {
+    let disk = disk();
+    fs::remove_file(disk.file("x.qbm.bad.bitmap")).unwrap();
+    costs_only_bad(&disk, "No such file");
+}
+
+#[test]
+fn short_and_long_file() {
+    for (length, reason) in [
+        (0, "has 0 bytes, not 2"),
+        (1, "has 1 bytes"),
+        (3, "has 3 bytes"),
+    ] {
+        let disk = disk();
+        fs::write(disk.file("x.qbm.bad.bitmap"), vec![0; length]).unwrap();
+        costs_only_bad(&disk, reason);
+    }
+}
+
+#[test]
+fn directory_and_device() {
+    let disk = disk();
+    let file = disk.file("x.qbm.bad.bitmap");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    costs_only_bad(&disk, "Is a directory");
+    assert!(file.is_dir());
+
+    let disk = self::disk();
+    disk.edit("x.qbm.bad.bitmap", "/dev/zero");
+    costs_only_bad(&disk, "not a regular file");
+}
+
+#[test]
+fn granularity_3000() {
+    let disk = disk();
+    let text = disk.text();
+    let at = text.rfind("65536").unwrap();
+    fs::write(
+        &disk.path,
+        format!("{}3000{}", &text[..at], &text[at + 5..]),
+    )
+    .unwrap();
+    costs_only_bad(&disk, "granularity-bytes: 3000 is not a power of two");
+}
+
+#[test]
+fn a_bitmap_file_that_is_the_data_image() {
+    // The bits would be written into the guest's disk (I6).
+    let disk = disk();
+    symlink(disk.file("x.qbm.raw"), disk.file("link")).unwrap();
+    disk.edit("x.qbm.bad.bitmap", "link");
+    let before = fs::read(disk.file("x.qbm.raw")).unwrap();
+    costs_only_bad(&disk, "it is the descriptor or the data image");
+    assert_eq!(fs::read(disk.file("x.qbm.raw")).unwrap(), before);
+}
+
+#[test]
+fn a_file_with_two_bitmaps_is_nobodys() {
+    let disk = disk();
+    disk.edit("x.qbm.bad.bitmap", "x.qbm.good.bitmap");
+    let image = disk.activated();
+    assert!(inconsistent(&image, "bad") && inconsistent(&image, "good"));
+    image.remove_bitmap("bad").unwrap();
+    assert!(
+        disk.file("x.qbm.good.bitmap").exists(),
+        "still named by another"
+    );
+}
+
+#[test]
+fn removing_a_bitmap_never_removes_a_file_elsewhere() {
+    let disk = disk();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let precious = elsewhere.path().join("precious");
+    fs::write(&precious, [0; 2]).unwrap();
+    disk.edit("x.qbm.bad.bitmap", precious.to_str().unwrap());
+    let image = disk.activated();
+    image.remove_bitmap("bad").unwrap();
+    assert!(precious.exists());
+    assert!(
+        notices(&image)
+            .iter()
+            .any(|line| line.contains("left behind"))
+    );
+}
+
+#[test]
+fn a_full_disk_while_recording_costs_the_bitmap_not_the_write() {
+    // `begin_write` says MustWait; `wait_write` makes the bitmap inconsistent on disk; the guest goes on.
+    let disk = disk();
+    let image = disk.activated();
+    let recorders: Vec<_> = image.lock().active.as_ref().unwrap().loaded.clone();
+    let bad = &recorders.iter().find(|(name, _)| name == "bad").unwrap().1;
+    bad.fail_for_test();
+    let (ticket, begun) = image.begin_write(131_072, 1).unwrap();
+    assert_eq!(begun, Begun::MustWait);
+    image.wait_write().unwrap();
+    image.end_write(ticket);
+    drop(image);
+    let image = disk.activated();
+    assert!(inconsistent(&image, "bad"));
+    assert_eq!(dirty(&image, "good", 65536), [0, 131_072]);
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The disk grows and shrinks, by us and behind our back.
+
+use super::*;
+
+fn set_data(disk: &Disk, size_bytes: u64) {
+    let data = fs::File::options().write(true).open(disk.file("x.qbm.raw"));
+    data.unwrap().set_len(size_bytes).unwrap();
+}
+
+fn resize(disk: &Disk, image: &Image, size_bytes: u64) {
+    image.begin_resize(size_bytes).unwrap();
+    set_data(disk, size_bytes);
+    image.end_resize(size_bytes).unwrap();
+}
+
+#[test]
+fn bitmaps_follow() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("on", 65536, true).unwrap();
+    image.add_bitmap("off", 65536, false).unwrap();
+    resize(&disk, &image, MIB + 65536 + 512);
+    assert_eq!(
+        dirty(&image, "on", 65536),
+        [MIB, MIB + 65536],
+        "the tail is dirty"
+    );
+    assert_eq!(dirty(&image, "off", 65536), [0_u64; 0]);
+    write(&image, MIB + 65536, 512);
+    resize(&disk, &image, 100_352);
+    assert_eq!(dirty(&image, "on", 65536), [0_u64; 0]);
+    write(&image, 100_351, 1);
+    image.inactivate().unwrap();
+    drop(image);
+    assert_eq!(dirty(&disk.activated(), "on", 65536), [65536]);
+    assert_eq!(fs::metadata(disk.file("x.qbm.on.bitmap")).unwrap().len(), 1);
+}
+
+#[test]
+fn a_resize_that_failed_leaves_the_size() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.begin_resize(2 * MIB).unwrap();
+    image.end_resize(MIB).unwrap();
+    assert_eq!(dirty(&image, "b", 65536), [0_u64; 0]);
+    assert_eq!(image.info().size_bytes, Some(MIB));
+}
+
+#[test]
+fn grown_behind_our_back_the_tail_is_dirty() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    set_data(&disk, MIB + 1024);
+    assert_eq!(dirty(&disk.activated(), "b", 65536), [MIB]);
+}
+
+#[test]
+fn shrunk_behind_our_back_bitmaps_are_inconsistent() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    set_data(&disk, 65536);
+    let image = disk.activated();
+    assert!(inconsistent(&image, "b"));
+    assert!(notices(&image)[0].contains("shrank from 1048576 to 65536"));
+}
+
+#[test]
+fn a_disk_too_large_for_a_bitmap_is_refused_before_it_grows() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 512, true).unwrap();
+    let error = image.begin_resize(1 << 60).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooBig);
+    assert_eq!(image.info().size_bytes, Some(MIB));
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Persistent dirty bitmaps for any disk image.
+//!
+//! A QBM image is a JSON descriptor that ties one data image to any number of bitmap files. This crate reads and writes
+//! the descriptor and the bitmap files, and keeps the bitmaps right while the disk is written: it is asked before a
+//! write and told after it. Guest data never passes through it.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`image`] | an image: create, open, activate, bitmaps, resize, close |
+//! | `tracking` | recording writes before the data moves; writes in flight |
+//! | `descriptor` | the JSON text: parse, write, replace atomically |
+//! | `bits` | bits in memory, byte ranges to bits |
+//! | [`storage`] | the seam to files and host |
+//! | [`caps`] | limits of the format |
+//!
+//! The invariants I1 to I7 that comments name are listed in ARCHITECTURE.md.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod bits;
+pub mod caps;
+mod descriptor;
+mod error;
+pub mod image;
+pub mod storage;
+mod tracking;
+
+pub use descriptor::{Durability, Seal, Session, probe};
+pub use error::{Error, ErrorKind, Result, quoted};
+pub use image::{Activation, BitmapInfo, CreateOptions, Created, Image, ImageInfo, OpenOptions};
+pub use tracking::{Begun, Ticket};

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's image locks: open-file-description locks on single bytes that stand for permissions.
+//!
+//! `block/file-posix.c` (`raw_apply_lock_bytes`, `raw_check_lock_bytes`): byte 100+i is read-locked by whoever uses
+//! permission i, byte 200+i by whoever does not let others use it. A process first locks its own bytes, then looks
+//! whether anybody holds the opposite ones.
+
+use std::fs::File;
+use std::io;
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// Byte that stands for using permission 0.
+const USED_BASE: i64 = 100;
+/// Byte that stands for not sharing permission 0.
+const UNSHARED_BASE: i64 = 200;
+
+/// Permission numbers: the bit numbers of `BLK_PERM_*` in `include/block/block-common.h`.
+const CONSISTENT_READ: i64 = 0;
+const WRITE: i64 = 1;
+const WRITE_UNCHANGED: i64 = 2;
+const RESIZE: i64 = 3;
+
+/// Who else may have the descriptor open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// We read; nobody may write.
+    Read,
+    /// We write; nobody else may, and nobody may read who does not allow writers.
+    Write,
+}
+
+impl LockMode {
+    fn used(self) -> &'static [i64] {
+        match self {
+            Self::Read => &[CONSISTENT_READ],
+            Self::Write => &[CONSISTENT_READ, WRITE, RESIZE],
+        }
+    }
+
+    fn unshared(self) -> &'static [i64] {
+        match self {
+            Self::Read => &[WRITE, RESIZE],
+            Self::Write => &[WRITE, WRITE_UNCHANGED, RESIZE],
+        }
+    }
+}
+
+/// Takes the locks of `mode` on `file`, or none.
+pub(super) fn lock(file: &File, mode: LockMode) -> io::Result<()> {
+    let result = try_lock(file, mode);
+    if result.is_err() {
+        // Nothing to add to the error that led here.
+        let _ = set(file, libc::F_UNLCK, USED_BASE, 200);
+    }
+    result
+}
+
+fn try_lock(file: &File, mode: LockMode) -> io::Result<()> {
+    for permission in mode.used() {
+        set(file, libc::F_RDLCK, USED_BASE + permission, 1)?;
+    }
+    for permission in mode.unshared() {
+        set(file, libc::F_RDLCK, UNSHARED_BASE + permission, 1)?;
+    }
+    for permission in mode.used() {
+        check_free(file, UNSHARED_BASE + permission)?;
+    }
+    for permission in mode.unshared() {
+        check_free(file, USED_BASE + permission)?;
+    }
+    Ok(())
+}
+
+fn request(kind: libc::c_int, start: i64, length: i64) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    }
+}
+
+fn set(file: &File, kind: libc::c_int, start: i64, length: i64) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&request(kind, start, length)))?;
+    Ok(())
+}
+
+/// Fails with `EAGAIN` when another open file description holds `byte`.
+fn check_free(file: &File, byte: i64) -> io::Result<()> {
+    let mut found = request(libc::F_WRLCK, byte, 1);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    if libc::c_int::from(found.l_type) == libc::F_UNLCK {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn twice(first: LockMode, second: LockMode) -> bool {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locked");
+        #[expect(clippy::disallowed_methods, reason = "a test of the seam itself")]
+        let open = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .unwrap()
+        };
+        let (one, two) = (open(), open());
+        lock(&one, first).unwrap();
+        lock(&two, second).is_ok()
+    }
+
+    #[test]
+    fn readers_share_and_writers_exclude() {
+        assert!(twice(LockMode::Read, LockMode::Read));
+        assert!(!twice(LockMode::Read, LockMode::Write));
+        assert!(!twice(LockMode::Write, LockMode::Read));
+        assert!(!twice(LockMode::Write, LockMode::Write));
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The seam between the engine and everything outside it.
+//!
+//! Descriptor and bitmap files are reached through these traits only; guest data never passes here. Besides files the
+//! seam answers one question about the host: which boot of it this is.
+
+mod lock;
+mod os;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+
+pub use lock::LockMode;
+pub use os::OsStorage;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// Tells whether two names lead to one file: device and inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Device the file is on.
+    pub device: u64,
+    /// Inode number there.
+    pub inode: u64,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// Identity of the file.
+    pub id: FileId,
+    /// Length in bytes; 0 for anything but a regular file.
+    pub length_bytes: u64,
+    /// Whether it is a regular file.
+    pub is_regular: bool,
+}
+
+/// Names, and the host.
+///
+/// Paths are taken as they are: the engine resolves what a descriptor says before it comes here.
+pub trait Storage: Debug + Send + Sync {
+    /// Opens an existing regular file.
+    ///
+    /// # Errors
+    /// Whatever the system says; anything but a regular file is refused without waiting for it (a FIFO does not block).
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>>;
+
+    /// Creates an empty file for reading and writing. A name that exists is `EEXIST`, whatever it leads to.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>>;
+
+    /// What `path` leads to, without opening it.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in `directory` durable. Waits for the disk.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// An identifier that changes whenever the host's page cache may have been lost: Linux's boot id.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn boot_id(&self) -> io::Result<String>;
+}
+
+/// One open file. Positions are explicit, so that any number of threads can share it.
+pub trait StorageFile: Debug + Send + Sync {
+    /// Fills `buffer` from `offset_bytes` on.
+    ///
+    /// # Errors
+    /// Whatever the system says; `UnexpectedEof` beyond the end.
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset_bytes`. Survives the process when this returns, not the host.
+    ///
+    /// # Errors
+    /// Whatever the system says; then any part of `data` may have been written.
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or grows it with zeros that take no space.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn set_length(&self, length_bytes: u64) -> io::Result<()>;
+
+    /// Makes content and length durable. Waits for the disk.
+    ///
+    /// # Errors
+    /// Whatever the system says; what was written since the last success may be lost then, and trying again proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The next stretch `[start, end)` at or after `offset_bytes` that may hold something but zeros; `None`: zeros to the end.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn next_data(&self, offset_bytes: u64) -> io::Result<Option<(u64, u64)>>;
+
+    /// Identity of the file.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn id(&self) -> io::Result<FileId>;
+
+    /// Takes the lock that QEMU takes (`block/file-posix.c`), for as long as the file is open.
+    ///
+    /// # Errors
+    /// `EAGAIN` when another process holds a conflicting one.
+    fn lock(&self, mode: LockMode) -> io::Result<()>;
+}

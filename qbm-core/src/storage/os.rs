@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The operating system's files.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this file is the seam that the list points to"
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use super::{Access, FileId, LockMode, Metadata, Storage, StorageFile, lock};
+
+/// Linux's identifier of the running boot (`proc_sys_kernel(5)`).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Files of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsStorage;
+
+#[derive(Debug)]
+struct OsFile(File);
+
+fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(())
+}
+
+impl Storage for OsStorage {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        // Opening a device can do things; look before, and again at what was opened.
+        check_regular(&fs::metadata(path)?)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        check_regular(&file.metadata()?)?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path)?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let metadata = fs::metadata(path)?;
+        Ok(Metadata {
+            id: FileId {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            },
+            length_bytes: if metadata.is_file() {
+                metadata.len()
+            } else {
+                0
+            },
+            is_regular: metadata.is_file(),
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+    }
+}
+
+impl StorageFile for OsFile {
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset_bytes)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset_bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_length(&self, length_bytes: u64) -> io::Result<()> {
+        self.0.set_len(length_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn next_data(&self, offset_bytes: u64) -> io::Result<Option<(u64, u64)>> {
+        let length = self.length()?;
+        if offset_bytes >= length {
+            return Ok(None);
+        }
+        let seek = |from: u64, whence: Whence| -> Result<u64, Errno> {
+            let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
+            let found = lseek(&self.0, from, whence)?;
+            u64::try_from(found).map_err(|_| Errno::EOVERFLOW)
+        };
+        let start = match seek(offset_bytes, Whence::SeekData) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => return Ok(None),
+            // A file system that cannot tell: everything may be data.
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some((offset_bytes, length))),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(start, Whence::SeekHole)?;
+        Ok(Some((start, end.max(start + 1))))
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        let metadata = self.0.metadata()?;
+        Ok(FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<()> {
+        lock::lock(&self.0, mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |path: &Path| OsStorage.open(path, Access::Read).unwrap_err();
+        assert_eq!(open(directory.path()).raw_os_error(), Some(libc::EISDIR));
+        assert_eq!(
+            open(Path::new("/dev/null")).kind(),
+            io::ErrorKind::InvalidInput
+        );
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(open(&fifo).kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn holes_are_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = OsStorage.create_new(&directory.path().join("f")).unwrap();
+        file.set_length(1 << 30).unwrap();
+        file.write_at(512 << 20, b"x").unwrap();
+        let (start, end) = file.next_data(0).unwrap().unwrap();
+        assert!(start <= 512 << 20 && end > 512 << 20);
+        assert!(end - start < 512 << 20, "the file system tells holes");
+        assert_eq!(file.next_data(end).unwrap(), None);
+    }
+
+    #[test]
+    fn a_taken_name_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        fs::write(&path, "precious").unwrap();
+        let error = OsStorage.create_new(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_boot_id_is_there() {
+        assert_eq!(OsStorage.boot_id().unwrap().len(), 36);
+    }
+}

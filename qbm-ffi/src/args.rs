@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! C arguments to Rust values, and back.
+
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::Failure;
+
+fn null(what: &str) -> Failure {
+    Failure::new(libc::EINVAL, format!("{what} is NULL"))
+}
+
+/// A required string.
+///
+/// # Safety
+/// `text` is NULL or a NUL-terminated string that lives as long as the result.
+pub(crate) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str, Failure> {
+    // SAFETY: promised by the caller.
+    let text = unsafe { optional_text(text, what) }?;
+    text.ok_or_else(|| null(what))
+}
+
+/// A string that may be NULL.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn optional_text<'a>(
+    text: *const c_char,
+    what: &str,
+) -> Result<Option<&'a str>, Failure> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: not NULL; NUL-terminated, as promised by the caller.
+    let text = unsafe { CStr::from_ptr(text) };
+    let text = text
+        .to_str()
+        .map_err(|_| Failure::new(libc::EINVAL, format!("{what} is not UTF-8")))?;
+    Ok(Some(text))
+}
+
+/// A required path: any bytes.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn path<'a>(path: *const c_char, what: &str) -> Result<&'a Path, Failure> {
+    if path.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL; NUL-terminated, as promised by the caller.
+    let path = unsafe { CStr::from_ptr(path) };
+    Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
+}
+
+/// A structure for arguments, which begins with its size.
+///
+/// # Safety
+/// All zeros is a valid value; the first member is a `usize`.
+pub(crate) unsafe trait SizeFirst: Copy {}
+
+/// Copies an argument structure, whatever its version.
+///
+/// # Safety
+/// `args` is NULL or points to as many readable bytes as its first member says.
+pub(crate) unsafe fn structure<T: SizeFirst>(args: *const T, what: &str) -> Result<T, Failure> {
+    if args.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: the first member is the size, by the trait.
+    let given = unsafe { args.cast::<usize>().read() };
+    let known = size_of::<T>();
+    if given < known {
+        // Every structure is in its first version: nothing smaller was ever published.
+        let text = format!("{what}.size is {given}, at least {known}");
+        return Err(Failure::new(libc::EINVAL, text));
+    }
+    // SAFETY: the caller promises `given` readable bytes; `known <= given`.
+    let tail = unsafe { std::slice::from_raw_parts(args.cast::<u8>().add(known), given - known) };
+    if tail.iter().any(|byte| *byte != 0) {
+        let text = format!("{what}: members beyond {known} bytes are not known to this version");
+        return Err(Failure::new(libc::E2BIG, text));
+    }
+    // SAFETY: `known` readable bytes of a plain structure.
+    Ok(unsafe { args.read() })
+}
+
+/// A structure to be filled, of at least the known size.
+///
+/// # Safety
+/// `out` is NULL or points to a structure with its size set, which only this call uses.
+pub(crate) unsafe fn out<'a, T: SizeFirst>(out: *mut T, what: &str) -> Result<&'a mut T, Failure> {
+    if out.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: the first member is the size, by the trait.
+    let given = unsafe { out.cast::<usize>().read() };
+    if given < size_of::<T>() {
+        let text = format!("{what}.size is {given}, at least {}", size_of::<T>());
+        return Err(Failure::new(libc::EINVAL, text));
+    }
+    // SAFETY: not NULL, large enough, and ours for this call.
+    Ok(unsafe { &mut *out })
+}
+
+/// Where a result goes.
+///
+/// # Safety
+/// `place` is NULL or points to a `T` that only this call uses.
+pub(crate) unsafe fn place<'a, T>(place: *mut T, what: &str) -> Result<&'a mut T, Failure> {
+    // SAFETY: promised by the caller.
+    unsafe { place.as_mut() }.ok_or_else(|| null(what))
+}
+
+/// Bytes to read; NULL only with a size of 0.
+///
+/// # Safety
+/// `data` points to `size` readable bytes.
+pub(crate) unsafe fn bytes<'a>(
+    data: *const u8,
+    size: usize,
+    what: &str,
+) -> Result<&'a [u8], Failure> {
+    if size == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL; `size` readable bytes, as promised by the caller.
+    Ok(unsafe { std::slice::from_raw_parts(data, size) })
+}
+
+/// Bytes to fill; NULL only with a size of 0.
+///
+/// # Safety
+/// `data` points to `size` writable bytes that only this call uses.
+pub(crate) unsafe fn bytes_mut<'a>(
+    data: *mut u8,
+    size: usize,
+    what: &str,
+) -> Result<&'a mut [u8], Failure> {
+    if size == 0 {
+        return Ok(&mut []);
+    }
+    if data.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL; `size` writable bytes of the caller's, for this call only.
+    Ok(unsafe { std::slice::from_raw_parts_mut(data, size) })
+}
+
+/// Unknown flags are an error: a later version may mean something by them.
+pub(crate) fn flags(given: u32, known: u32, what: &str) -> Result<(), Failure> {
+    if given & !known == 0 {
+        return Ok(());
+    }
+    let text = format!("{what}: unknown flags {:#x}", given & !known);
+    Err(Failure::new(libc::EINVAL, text))
+}
+
+/// Copies text into a buffer, cut at a character's border, NUL-terminated. Returns whether all of it fitted.
+pub(crate) fn copy_text(text: &str, buffer: &mut [c_char]) -> bool {
+    let Some(room) = buffer.len().checked_sub(1) else {
+        return false;
+    };
+    let mut length = text.len().min(room);
+    while !text.is_char_boundary(length) {
+        length -= 1;
+    }
+    for (target, byte) in buffer.iter_mut().zip(text.as_bytes().iter().take(length)) {
+        *target = c_char::from_ne_bytes([*byte]);
+    }
+    if let Some(end) = buffer.get_mut(length) {
+        *end = 0;
+    }
+    length == text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Args {
+        size: usize,
+        value: u32,
+        more: u32,
+    }
+    // SAFETY: plain integers, size first.
+    unsafe impl SizeFirst for Args {}
+
+    #[test]
+    fn a_newer_structure_is_taken_if_its_tail_is_zero() {
+        let mut words = [24_usize, 7, 0];
+        let read = |words: &[usize; 3]| {
+            // SAFETY: 24 readable bytes, as the first says.
+            unsafe { structure(words.as_ptr().cast::<Args>(), "args") }
+        };
+        assert_eq!(read(&words).unwrap().value, 7);
+        words[2] = 1;
+        assert_eq!(read(&words).err().unwrap().errnum, libc::E2BIG);
+        words[0] = 8;
+        assert_eq!(read(&words).err().unwrap().errnum, libc::EINVAL);
+        // SAFETY: NULL is allowed.
+        let missing = unsafe { structure::<Args>(std::ptr::null(), "args") };
+        assert_eq!(missing.err().unwrap().message, "args is NULL");
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        let mut buffer = [1; 4];
+        assert!(!copy_text("aäö", &mut buffer));
+        assert_eq!(
+            buffer,
+            [b'a' as c_char, 0xc3_u8 as c_char, 0xa4_u8 as c_char, 0]
+        );
+        assert!(copy_text("abc", &mut buffer));
+        assert!(!copy_text("x", &mut []));
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making images.
+
+use std::ffi::c_char;
+
+use qbm_core::storage::OsStorage;
+use qbm_core::{CreateOptions, Image};
+
+use crate::args::{self, SizeFirst, copy_text};
+use crate::call::guard;
+use crate::error::{Failure, qbm_error};
+use crate::image::durability;
+
+/// The caller holds QEMU's locks on the descriptor already; take none.
+pub const QBM_CREATE_NO_LOCK: u32 = 1;
+
+/// What a new image is to be.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct qbm_create_args {
+    /// sizeof(qbm_create_args), set by the caller.
+    pub size: usize,
+    /// QBM_CREATE_*.
+    pub flags: u32,
+    /// QBM_DURABILITY_*; stored unless it is the default.
+    pub durability: u32,
+    /// Size of the disk, rounded up to 512; of an adopted image, its present size.
+    pub image_size_bytes: u64,
+    /// An existing image to adopt, relative to the descriptor's directory; it is never opened for writing here.
+    /// NULL: a sparse raw file is made beside the descriptor.
+    pub data_file: *const c_char,
+    /// QEMU's name of the data image's format. NULL: "raw".
+    pub data_format: *const c_char,
+    /// Receives the data image's path, NUL-terminated. May be NULL.
+    pub data_file_out: *mut c_char,
+    /// Size of data_file_out.
+    pub data_file_out_size: usize,
+}
+
+// SAFETY: integers and raw pointers, size first.
+unsafe impl SizeFirst for qbm_create_args {}
+
+/// Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
+///
+/// A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone. After an error
+/// nothing new is left. Blocks.
+///
+/// Returns 0; 1 when the data image's derived name was taken (that file is left alone) and another was used.
+/// Errors: -EEXIST (path is something else), -EINVAL, -EFBIG, -EAGAIN (in use), or the system's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_create(
+    path: *const c_char,
+    args: *const qbm_create_args,
+    error: *mut qbm_error,
+) -> i32 {
+    let body = || {
+        // SAFETY: promised by the caller, for all that follow.
+        let path = unsafe { args::path(path, "path") }?;
+        // SAFETY: as above.
+        let given = unsafe { args::structure(args, "args") }?;
+        args::flags(given.flags, QBM_CREATE_NO_LOCK, "args.flags")?;
+        // SAFETY: as above.
+        let data_file = unsafe { args::optional_text(given.data_file, "args.data_file") }?;
+        // SAFETY: as above.
+        let data_format = unsafe { args::optional_text(given.data_format, "args.data_format") }?;
+        let options = CreateOptions {
+            size_bytes: given.image_size_bytes,
+            data_file: data_file.map(str::to_owned),
+            data_format: data_format.unwrap_or("raw").to_owned(),
+            durability: durability(given.durability)?,
+            no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
+        };
+        let created = Image::create(&OsStorage, path, &options)?;
+        if !given.data_file_out.is_null() && given.data_file_out_size > 0 {
+            // SAFETY: the caller's buffer of that size, for this call only.
+            let buffer = unsafe {
+                std::slice::from_raw_parts_mut(given.data_file_out, given.data_file_out_size)
+            };
+            let name = created.data_file.to_str();
+            let fits = name.is_some_and(|name| copy_text(name, buffer));
+            if !fits {
+                return Err(Failure::new(
+                    libc::ENAMETOOLONG,
+                    "the image was made, but its data image's name does not fit data_file_out",
+                ));
+            }
+        }
+        Ok(i32::from(created.data_file_name_was_taken))
+    };
+    // SAFETY: promised by the caller.
+    unsafe { guard(error, body) }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handle, and what can be asked of it.
+
+use std::ffi::c_char;
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+
+use qbm_core::{Durability, Image};
+
+use crate::args::{self, SizeFirst, copy_text};
+use crate::call::with;
+use crate::error::{Failure, qbm_error};
+
+/// What the descriptor stores, and if it stores nothing, QBM_DURABILITY_PROCESS.
+pub const QBM_DURABILITY_DEFAULT: u32 = 0;
+/// Bitmaps survive a clean close only.
+pub const QBM_DURABILITY_CLOSE: u32 = 1;
+/// Bitmaps survive the end of the process as well, however it comes.
+pub const QBM_DURABILITY_PROCESS: u32 = 2;
+
+/// A session that is not ours is on record: the image is open elsewhere, or its writer crashed.
+pub const QBM_INFO_IN_USE: u32 = 1;
+/// Activated, and not inactivated since.
+pub const QBM_INFO_ACTIVE: u32 = 2;
+/// Active, and writes are recorded.
+pub const QBM_INFO_WRITABLE: u32 = 4;
+/// image_size_bytes is valid.
+pub const QBM_INFO_SIZE_KNOWN: u32 = 8;
+
+/// An open image; opaque.
+#[allow(non_camel_case_types)]
+pub struct qbm_image {
+    pub(crate) image: Image,
+    pub(crate) poisoned: AtomicBool,
+}
+
+impl fmt::Debug for qbm_image {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("qbm_image").finish_non_exhaustive()
+    }
+}
+
+/// What an image is made of, and its state.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct qbm_info {
+    /// sizeof(qbm_info), set by the caller.
+    pub size: usize,
+    /// Size of the disk: what was given while active, otherwise what was recorded last. Valid with QBM_INFO_SIZE_KNOWN.
+    pub image_size_bytes: u64,
+    /// QBM_INFO_*.
+    pub flags: u32,
+    /// QBM_DURABILITY_CLOSE or _PROCESS: in force while active, otherwise stored.
+    pub durability: u32,
+    /// Bitmaps, inconsistent ones included.
+    pub bitmaps_count: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The data image, resolved against the descriptor's directory.
+    pub data_file: [c_char; 4096],
+    /// QEMU's name of its format.
+    pub data_format: [c_char; 64],
+}
+
+// SAFETY: integers and arrays of them, size first.
+unsafe impl SizeFirst for qbm_info {}
+
+/// A durability from C. `None`: the default.
+pub(crate) fn durability(value: u32) -> Result<Option<Durability>, Failure> {
+    match value {
+        QBM_DURABILITY_DEFAULT => Ok(None),
+        QBM_DURABILITY_CLOSE => Ok(Some(Durability::Close)),
+        QBM_DURABILITY_PROCESS => Ok(Some(Durability::Process)),
+        other => Err(Failure::new(
+            libc::EINVAL,
+            format!("durability {other} is not known"),
+        )),
+    }
+}
+
+fn durability_value(durability: Durability) -> u32 {
+    match durability {
+        Durability::Close => QBM_DURABILITY_CLOSE,
+        // The enumeration may grow; each level has its number here.
+        _ => QBM_DURABILITY_PROCESS,
+    }
+}
+
+/// Tells what an image is made of, and its state.
+///
+/// Errors: -EINVAL for NULL or a wrong size, -ENAMETOOLONG when a name does not fit.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_get_info(
+    image: *const qbm_image,
+    info: *mut qbm_info,
+    error: *mut qbm_error,
+) -> i32 {
+    let body = |image: &qbm_image| {
+        // SAFETY: promised by the caller.
+        let out = unsafe { args::out(info, "info") }?;
+        let info = image.image.info();
+        let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
+        out.image_size_bytes = info.size_bytes.unwrap_or(0);
+        out.flags = flag(info.in_use, QBM_INFO_IN_USE)
+            | flag(info.active, QBM_INFO_ACTIVE)
+            | flag(info.writable, QBM_INFO_WRITABLE)
+            | flag(info.size_bytes.is_some(), QBM_INFO_SIZE_KNOWN);
+        out.durability = durability_value(info.durability);
+        out.bitmaps_count = u32::try_from(info.bitmaps_count).unwrap_or(u32::MAX);
+        out.reserved = 0;
+        let data_file = info.data_file.to_str().unwrap_or_default();
+        let fits = copy_text(data_file, &mut out.data_file)
+            & copy_text(&info.data_format, &mut out.data_format);
+        if !fits || data_file.is_empty() {
+            return Err(Failure::new(
+                libc::ENAMETOOLONG,
+                "the data image's name does not fit",
+            ));
+        }
+        Ok(0)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { with(image, error, body) }
+}
+
+/// Takes the oldest line for the operator's log that was not taken yet: what recovery did, why a bitmap is inconsistent.
+///
+/// Returns 1 and fills buf (NUL-terminated, cut if need be); 0 when there is none; -EINVAL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_take_notice(
+    image: *const qbm_image,
+    buf: *mut c_char,
+    buf_size: usize,
+) -> i32 {
+    let body = |image: &qbm_image| {
+        // SAFETY: promised by the caller; a c_char is a byte.
+        let buffer = unsafe { args::bytes_mut(buf.cast::<u8>(), buf_size, "buf") }?;
+        if buffer.is_empty() {
+            return Err(Failure::new(libc::EINVAL, "buf_size is 0"));
+        }
+        let Some(notice) = image.image.take_notice() else {
+            return Ok(0);
+        };
+        // SAFETY: the same bytes, seen as C's characters.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(buf, buf_size) };
+        copy_text(&notice, buffer);
+        Ok(1)
+    };
+    // SAFETY: promised by the caller; no error buffer.
+    unsafe { with(image, std::ptr::null_mut(), body) }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opening, activating, inactivating, closing.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qbm_core::storage::OsStorage;
+use qbm_core::{Activation, Image, OpenOptions};
+
+use crate::args::{self, SizeFirst};
+use crate::call::{guard, with};
+use crate::error::qbm_error;
+use crate::image::{durability, qbm_image};
+
+/// The caller holds QEMU's locks on the descriptor already; take none.
+pub const QBM_OPEN_NO_LOCK: u32 = 1;
+/// Others may have the image open, even for writing: nothing is changed, and with a session on record bitmaps are in use.
+pub const QBM_OPEN_SHARED: u32 = 2;
+/// The image will not be activated for writing; others may read it too.
+pub const QBM_OPEN_READ_ONLY: u32 = 4;
+
+/// How a descriptor is opened.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct qbm_open_args {
+    /// sizeof(qbm_open_args), set by the caller.
+    pub size: usize,
+    /// QBM_OPEN_*.
+    pub flags: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+// SAFETY: integers, size first.
+unsafe impl SizeFirst for qbm_open_args {}
+
+/// Opens and checks a descriptor. Neither the data image nor any bitmap file is opened. Blocks.
+///
+/// Without QBM_OPEN_NO_LOCK and QBM_OPEN_SHARED the locks are taken that QEMU takes, for as long as the handle is open.
+/// On success *out is a handle to be given to qbm_close(); otherwise it is NULL.
+/// Errors: -EINVAL (a rule of the format is broken), -ENOTSUP, -EFBIG, -EAGAIN (in use), or the system's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_open(
+    path: *const c_char,
+    args: *const qbm_open_args,
+    out: *mut *mut qbm_image,
+    error: *mut qbm_error,
+) -> i32 {
+    let body = || {
+        // SAFETY: promised by the caller, for all that follow.
+        let out = unsafe { args::place(out, "out") }?;
+        *out = std::ptr::null_mut();
+        // SAFETY: as above.
+        let path = unsafe { args::path(path, "path") }?;
+        // SAFETY: as above.
+        let given = unsafe { args::structure(args, "args") }?;
+        let known = QBM_OPEN_NO_LOCK | QBM_OPEN_SHARED | QBM_OPEN_READ_ONLY;
+        args::flags(given.flags, known, "args.flags")?;
+        let options = OpenOptions {
+            no_lock: given.flags & QBM_OPEN_NO_LOCK != 0,
+            shared: given.flags & QBM_OPEN_SHARED != 0,
+            read_only: given.flags & QBM_OPEN_READ_ONLY != 0,
+        };
+        let image = Image::open(Arc::new(OsStorage), path, options)?;
+        *out = Box::into_raw(Box::new(qbm_image {
+            image,
+            poisoned: AtomicBool::new(false),
+        }));
+        Ok(0)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { guard(error, body) }
+}
+
+/// Nothing is written: no session, and what recovery finds stays in memory.
+pub const QBM_ACTIVATE_READ_ONLY: u32 = 1;
+
+/// How an image is activated.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct qbm_activate_args {
+    /// sizeof(qbm_activate_args), set by the caller.
+    pub size: usize,
+    /// QBM_ACTIVATE_*.
+    pub flags: u32,
+    /// QBM_DURABILITY_*; the default is what the descriptor stores.
+    pub durability: u32,
+    /// The data image's size now.
+    pub image_size_bytes: u64,
+}
+
+// SAFETY: integers, size first.
+unsafe impl SizeFirst for qbm_activate_args {}
+
+/// Recovers, loads the bitmaps and, unless read-only, begins a session: from then on writes are recorded. Blocks.
+///
+/// What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
+/// Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_activate(
+    image: *mut qbm_image,
+    args: *const qbm_activate_args,
+    error: *mut qbm_error,
+) -> i32 {
+    let body = |image: &qbm_image| {
+        // SAFETY: promised by the caller.
+        let given = unsafe { args::structure(args, "args") }?;
+        args::flags(given.flags, QBM_ACTIVATE_READ_ONLY, "args.flags")?;
+        image.image.activate(&Activation {
+            size_bytes: given.image_size_bytes,
+            read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
+            durability: durability(given.durability)?,
+        })?;
+        Ok(0)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { with(image, error, body) }
+}
+
+/// Writes what the bitmap files lack, makes it durable, and ends the session. No write may be in flight. Blocks.
+///
+/// The handle stays open and may be activated again. An image that is not active: 0.
+/// Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
+/// could not be ended, the image stays in use on disk, as after a crash.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
+    let body = |image: &qbm_image| {
+        image.image.inactivate()?;
+        Ok(0)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { with(image, error, body) }
+}
+
+/// Inactivates, then frees the handle, whatever the result. NULL: does nothing and returns 0. Blocks.
+///
+/// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
+    if image.is_null() {
+        return 0;
+    }
+    // SAFETY: promised by the caller.
+    let result = unsafe { qbm_inactivate(image, error) };
+    // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
+    let image = unsafe { Box::from_raw(image) };
+    if image.poisoned.load(Ordering::Acquire) {
+        // Dropping runs none of the code that failed: it closes files.
+        debug_assert!(result < 0, "a poisoned handle does not close cleanly");
+    }
+    drop(image);
+    result
+}

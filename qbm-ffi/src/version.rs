@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the library is, and whether bytes look like an image.
+
+use std::ffi::{c_char, c_void};
+
+use crate::args;
+use crate::call::guard;
+
+/// Longest bitmap name in bytes, without the NUL.
+pub const QBM_BITMAP_NAME_MAX: u32 = 1023;
+
+const _: () = assert!(QBM_BITMAP_NAME_MAX as usize == qbm_core::caps::BITMAP_NAME_BYTES_MAX);
+
+/// The library's version, such as "0.1.0". Static; never freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn qbm_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Whether buf, the first len bytes of a file (512, or all of a shorter one), begins a QBM descriptor: 100 or 0, as
+/// QEMU's bdrv_probe scores. NULL scores 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_probe(buf: *const c_void, len: usize) -> i32 {
+    let body = || {
+        // SAFETY: promised by the caller.
+        let head = unsafe { args::bytes(buf.cast(), len, "buf") }?;
+        Ok(if qbm_core::probe(head) { 100 } else { 0 })
+    };
+    // SAFETY: no error buffer.
+    unsafe { guard(std::ptr::null_mut(), body) }.max(0)
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QBM BlockDriver: what its parts share
+ *
+ * libqbm decides and keeps everything that can be decided without QEMU: the
+ * descriptor, the bitmap files, what must be recorded before a write.  The
+ * driver moves the guest's data, and keeps QEMU's bitmaps and the library's
+ * together.  I1 to I7 are the invariants of QBM's design document.
+ *
+ * The library's functions begin with qbm_, the driver's own with qbm_drv_.
+ */
+
+#ifndef BLOCK_QBM_INTERNAL_H
+#define BLOCK_QBM_INTERNAL_H
+
+#include "block/block_int.h"
+#include "block/dirty-bitmap.h"
+#include "qemu/coroutine.h"
+#include <qbm.h>
+
+#define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
+
+typedef struct BDRVQbmState {
+    /* The data image.  NULL only with BDRV_O_NO_IO. */
+    BdrvChild *data_file;
+    /* The data image was named by the user, not by the descriptor */
+    bool data_file_given;
+
+    char *descriptor_path;      /* absolute */
+    char *data_path;            /* as the descriptor has it, made absolute */
+    uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
+
+    /* NULL after an activation that could not open the descriptor again */
+    qbm_image *image;
+    /*
+     * The library has a session of ours and records writes.  Changes only while
+     * no write is in flight, or under @resume_lock from false to true.
+     */
+    bool writable;
+    CoMutex resume_lock;
+
+    /* The running reopen has ended our session (undo that on abort) */
+    bool reopen_ended_session;
+    /* The running reopen has made the data image writable (likewise) */
+    bool reopen_opened_data;
+
+    /* The BdrvDirtyBitmaps are just being made from the stored ones */
+    bool loading_bitmaps;
+    QEMUBH *reconcile_bh;
+} BDRVQbmState;
+
+/* qbm.c */
+int qbm_drv_set_error(Error **errp, int ret, const qbm_error *error);
+void qbm_drv_report_notices(BDRVQbmState *s);
+int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
+                                    char **path, Error **errp);
+bool qbm_drv_check_data_format(const char *format, Error **errp);
+int qbm_drv_parse_durability(const char *str, uint32_t *durability,
+                             Error **errp);
+
+int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
+
+/* qbm-io.c */
+int coroutine_fn GRAPH_RDLOCK qbm_drv_co_ensure_writable(BlockDriverState *bs);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                       QEMUIOVector *qiov, size_t qiov_offset,
+                       BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                        QEMUIOVector *qiov, size_t qiov_offset,
+                        BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                         BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_copy_range_from(BlockDriverState *bs,
+                           BdrvChild *src, int64_t src_offset,
+                           BdrvChild *dst, int64_t dst_offset,
+                           int64_t bytes, BdrvRequestFlags read_flags,
+                           BdrvRequestFlags write_flags);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_copy_range_to(BlockDriverState *bs,
+                         BdrvChild *src, int64_t src_offset,
+                         BdrvChild *dst, int64_t dst_offset,
+                         int64_t bytes, BdrvRequestFlags read_flags,
+                         BdrvRequestFlags write_flags);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                        int64_t bytes, int64_t *pnum, int64_t *map,
+                        BlockDriverState **file);
+int64_t coroutine_fn GRAPH_RDLOCK qbm_drv_co_getlength(BlockDriverState *bs);
+int64_t coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_get_allocated_file_size(BlockDriverState *bs);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                    PreallocMode prealloc, BdrvRequestFlags flags,
+                    Error **errp);
+
+/* qbm-bitmap.c */
+GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
+int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp);
+int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
+void qbm_drv_release_bitmaps(BlockDriverState *bs);
+void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly);
+int qbm_drv_check_resize(BlockDriverState *bs, Error **errp);
+void qbm_drv_grow_bitmaps(BlockDriverState *bs, int64_t old_size,
+                          int64_t new_size);
+void qbm_drv_reconcile_bh(void *opaque);
+
+bool qbm_drv_supports_persistent_dirty_bitmap(BlockDriverState *bs);
+bool coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
+                                      uint32_t granularity, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
+                                          const char *name, Error **errp);
+void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs,
+                                  BdrvDirtyBitmap *bitmap);
+
+/* qbm-create.c */
+extern QemuOptsList qbm_drv_create_opts;
+int coroutine_fn GRAPH_UNLOCKED
+qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
+                       Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+qbm_drv_co_create(BlockdevCreateOptions *options, Error **errp);
+
+#endif /* BLOCK_QBM_INTERNAL_H */

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A test's own directory and the QEMU that works in it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{Args, Descriptor, Output, Qemu};
+
+/// A directory of its own, removed at the end, and a QEMU whose programs run in it:
+/// file names in commands are plain, as one would type them.
+#[derive(Debug)]
+pub struct Bench {
+    qemu: Qemu,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// An empty directory, and the QEMU of the environment.
+    ///
+    /// # Errors
+    /// As [`Qemu::from_env`].
+    pub fn new() -> Result<Self> {
+        let qemu = Qemu::from_env()?;
+        let directory = tempfile::Builder::new().prefix("qbm-").tempdir()?;
+        Ok(Self { qemu, directory })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The path of a file in the directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// A command that runs one of QEMU's programs in the directory.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.qemu.program(program));
+        command.current_dir(self.directory());
+        command
+    }
+
+    /// Runs one of QEMU's programs to its end, however it ends.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, program: &str, args: impl Args) -> Result<Output> {
+        Output::of(self.command(program).args(args.list()))
+    }
+
+    /// Runs a program of the machine's own, which must succeed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn host(&self, program: &str, args: impl Args) -> Result<Output> {
+        // An ordinary user's PATH on Debian has no mkfs in it.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let mut command = Command::new(program);
+        command
+            .env("PATH", path)
+            .args(args.list())
+            .current_dir(self.directory());
+        Output::of(&mut command)?.succeeded()
+    }
+
+    /// `qemu-img`, which must succeed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn img(&self, args: impl Args) -> Result<Output> {
+        self.run("qemu-img", args)?.succeeded()
+    }
+
+    /// `qemu-img`, which must refuse.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn img_refuses(&self, args: impl Args) -> Result<Output> {
+        self.run("qemu-img", args)?.refused()
+    }
+
+    /// Makes a qbm image with one bitmap, `b0`, of the granularity given.
+    ///
+    /// # Errors
+    /// When qemu-img fails.
+    pub fn image_with_bitmap(&self, name: &str, size: &str, granularity: &str) -> Result<()> {
+        self.img(["create", "-q", "-f", "qbm", name, size])?;
+        self.img([
+            "bitmap",
+            "--add",
+            "-g",
+            granularity,
+            "-f",
+            "qbm",
+            name,
+            "b0",
+        ])?;
+        Ok(())
+    }
+
+    /// `qemu-io` commands on a qbm image, which must succeed.
+    ///
+    /// # Errors
+    /// When one fails; a pattern that does not match is a failure.
+    pub fn io(&self, image: &str, commands: &[&str]) -> Result<Output> {
+        self.io_as("qbm", image, commands)
+    }
+
+    /// `qemu-io` commands on an image of the format given, which must succeed.
+    ///
+    /// # Errors
+    /// As [`Bench::io`].
+    pub fn io_as(&self, format: &str, image: &str, commands: &[&str]) -> Result<Output> {
+        self.io_command(format, image, commands)?.succeeded()
+    }
+
+    /// `qemu-io` commands on an image of the format given, however they end.
+    ///
+    /// # Errors
+    /// When qemu-io cannot be started.
+    pub fn io_command(&self, format: &str, image: &str, commands: &[&str]) -> Result<Output> {
+        let mut qemu_io = self.command("qemu-io");
+        // Trims and zeroes are to reach the file as such.
+        qemu_io.args(["-d", "unmap", "-f", format]);
+        for command in commands {
+            qemu_io.args(["-c", command]);
+        }
+        Output::of(qemu_io.arg(image))
+    }
+
+    /// `qemu-img info --output=json` of an image, nothing said about its format.
+    ///
+    /// # Errors
+    /// When qemu-img fails or prints no JSON.
+    pub fn info(&self, image: &str) -> Result<serde_json::Value> {
+        let output = self.img(["info", "--output=json", image])?;
+        serde_json::from_str(&output.stdout).with_context(|| output.to_string())
+    }
+
+    /// What the descriptor says, read without QBM's help.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no JSON object of the format's shape.
+    pub fn descriptor(&self, name: &str) -> Result<Descriptor> {
+        Descriptor::read(&self.path(name))
+    }
+
+    /// A file's whole content.
+    ///
+    /// # Errors
+    /// When it cannot be read; the message names it.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        fs::read(self.path(name)).with_context(|| format!("read {name}"))
+    }
+
+    /// Writes a file, replacing what was there.
+    ///
+    /// # Errors
+    /// When it cannot be written; the message names it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        fs::write(self.path(name), content).with_context(|| format!("write {name}"))
+    }
+
+    /// Makes a sparse file of `size_bytes` with `marks` in it, each at its offset.
+    ///
+    /// # Errors
+    /// When it cannot be written; the message names it.
+    pub fn sparse(&self, name: &str, size_bytes: u64, marks: &[(u64, &[u8])]) -> Result<()> {
+        let file = File::create(self.path(name)).with_context(|| format!("create {name}"))?;
+        file.set_len(size_bytes)?;
+        for (offset, bytes) in marks {
+            file.write_all_at(bytes, *offset)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! qemu-storage-daemon: QEMU's block layer without a guest.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::nbd::NbdClient;
+use crate::qmp::Qmp;
+use crate::{Bench, Process};
+
+/// The name under which [`StorageDaemon::export`] exports.
+pub const NBD_EXPORT: &str = "disk";
+
+/// A running qemu-storage-daemon and its monitor.  Killed when dropped.
+#[derive(Debug)]
+pub struct StorageDaemon {
+    /// The monitor.
+    pub qmp: Qmp,
+    process: Process,
+    nbd_socket: PathBuf,
+}
+
+impl StorageDaemon {
+    /// Starts a daemon with no images in the bench's directory.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(bench: &Bench) -> Result<Self> {
+        static STARTED_COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED_COUNT.fetch_add(1, Ordering::Relaxed);
+        let monitor = bench.path(&format!(".daemon-{number}.qmp"));
+        let mut command = bench.command("qemu-storage-daemon");
+        command
+            .arg("--chardev")
+            .arg(format!(
+                "socket,id=monitor,server=on,wait=off,path={}",
+                monitor.display()
+            ))
+            .args(["--monitor", "chardev=monitor"]);
+        let mut process = Process::start(
+            &mut command,
+            bench.path(&format!(".daemon-{number}.stderr")),
+        )?;
+        let qmp = Qmp::connect(&monitor, &mut process)?;
+        let nbd_socket = bench.path(&format!(".daemon-{number}.nbd"));
+        Ok(Self {
+            qmp,
+            process,
+            nbd_socket,
+        })
+    }
+
+    /// Starts a daemon with the qbm image `file` open for writing as node `disk`.
+    ///
+    /// # Errors
+    /// When it does not come up or the image does not open.
+    pub fn with_image(bench: &Bench, file: &str) -> Result<Self> {
+        Self::with_image_options(bench, file, &json!({}))
+    }
+
+    /// As [`StorageDaemon::with_image`], with more options for the node.
+    ///
+    /// # Errors
+    /// As [`StorageDaemon::with_image`].
+    pub fn with_image_options(bench: &Bench, file: &str, options: &Value) -> Result<Self> {
+        let mut daemon = Self::start(bench)?;
+        daemon.add_image(file, options)?;
+        Ok(daemon)
+    }
+
+    /// Opens the qbm image `file` as node `disk`, trims passed on.
+    ///
+    /// # Errors
+    /// When QEMU refuses it.
+    pub fn add_image(&mut self, file: &str, options: &Value) -> Result<()> {
+        self.qmp
+            .execute("blockdev-add", image_node(file, options))
+            .map(drop)
+    }
+
+    /// Exports node `disk` for writing, and connects to it.
+    ///
+    /// # Errors
+    /// When the export or the connection fails.
+    pub fn export(&mut self) -> Result<NbdClient> {
+        let address = json!({ "type": "unix", "data": { "path": self.nbd_socket } });
+        self.qmp
+            .execute("nbd-server-start", json!({ "addr": address }))?;
+        let export = json!({
+            "type": "nbd", "id": "export", "node-name": "disk", "name": NBD_EXPORT, "writable": true,
+        });
+        self.qmp.execute("block-export-add", export)?;
+        NbdClient::connect(&self.nbd_socket, NBD_EXPORT)
+    }
+
+    /// Kills the daemon with SIGKILL.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Ends the daemon in order; gives what it wrote to its standard error.
+    ///
+    /// # Errors
+    /// When it fails or does not end.
+    pub fn quit(mut self) -> Result<String> {
+        self.qmp.quit().context("quit")?;
+        self.process.wait_success()
+    }
+
+    /// What the daemon wrote to its standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+}
+
+/// The arguments of `blockdev-add` for a qbm image as node `disk`.
+fn image_node(file: &str, options: &Value) -> Value {
+    let mut node = json!({
+        "driver": "qbm",
+        "node-name": "disk",
+        "discard": "unmap",
+        "file": { "driver": "file", "node-name": "descriptor", "filename": file },
+    });
+    if let (Some(node), Some(options)) = (node.as_object_mut(), options.as_object()) {
+        node.extend(options.clone());
+    }
+    node
+}

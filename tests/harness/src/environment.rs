@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the QEMU under test and the guest's files are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// The QEMU under test: a directory with `bin/` in it.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    bin: PathBuf,
+}
+
+impl Qemu {
+    /// The QEMU that the environment variable `QBM_QEMU` names.
+    ///
+    /// # Errors
+    /// When the variable is unset or the directory holds no QEMU; the message says
+    /// how to get one.  Tests fail then, they do not skip: a skipped end-to-end
+    /// test looks like a passed one.
+    pub fn from_env() -> Result<Self> {
+        let root = directory("QBM_QEMU", "make qemu")?;
+        let bin = root.join("bin");
+        ensure!(
+            bin.join("qemu-img").exists(),
+            "QBM_QEMU={}: there is no bin/qemu-img in it; run `make qemu`",
+            root.display()
+        );
+        Ok(Self { bin })
+    }
+
+    /// The path of one of QEMU's programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+}
+
+/// What a guest boots from, as `tests/guest/fetch.sh` laid it out.
+#[derive(Debug, Clone)]
+pub struct GuestFiles {
+    root: PathBuf,
+}
+
+impl GuestFiles {
+    /// The guest files that the environment variable `QBM_GUEST` names.
+    ///
+    /// # Errors
+    /// As [`Qemu::from_env`].
+    pub fn from_env() -> Result<Self> {
+        let root = directory("QBM_GUEST", "tests/guest/fetch.sh")?;
+        let files = Self { root };
+        for file in [files.kernel(), files.initramfs(), files.firmware()] {
+            ensure!(
+                file.exists(),
+                "{} is missing: run `tests/guest/fetch.sh`",
+                file.display()
+            );
+        }
+        Ok(files)
+    }
+
+    /// The Linux kernel.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.root.join("vmlinuz")
+    }
+
+    /// The initramfs whose init runs commands from the serial line.
+    #[must_use]
+    pub fn initramfs(&self) -> PathBuf {
+        self.root.join("initramfs")
+    }
+
+    /// The directory of firmware, for `-L`.
+    #[must_use]
+    pub fn firmware(&self) -> PathBuf {
+        self.root.join("firmware")
+    }
+}
+
+fn directory(variable: &str, remedy: &str) -> Result<PathBuf> {
+    let value = env::var_os(variable).with_context(|| {
+        format!("{variable} is not set: run `{remedy}` and set it to the directory that it prints last (`make test` does both)")
+    })?;
+    let path = Path::new(&value);
+    path.canonicalize()
+        .with_context(|| format!("{variable}={}", path.display()))
+}

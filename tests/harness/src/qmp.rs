@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A QMP client: one JSON object a line over a UNIX socket.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::process::{PATIENCE, Process};
+
+/// A connection to a QEMU monitor, ready for commands.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: UnixStream,
+    /// Bytes that came in and are not yet a whole line.
+    received: Vec<u8>,
+    /// Events that came in while something else was waited for, oldest first.
+    events: VecDeque<Value>,
+}
+
+impl Qmp {
+    /// Connects to the monitor of `process` at `path` as soon as it listens, and
+    /// negotiates.
+    ///
+    /// # Errors
+    /// When the process ends first, or nothing listens in time.
+    pub fn connect(path: &Path, process: &mut Process) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        let stream = loop {
+            // Which error it is while the other side starts up does not matter.
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| format!("connect to {}", path.display()));
+                }
+                Err(_) => process.require_running()?,
+            }
+            sleep(Duration::from_millis(2));
+        };
+        let mut qmp = Self {
+            stream,
+            received: Vec::new(),
+            events: VecDeque::new(),
+        };
+        let greeting = match qmp.receive(deadline) {
+            Ok(greeting) => greeting,
+            Err(error) => {
+                // A program that refuses its command line closes the socket again.
+                process.require_running()?;
+                return Err(error);
+            }
+        };
+        ensure!(
+            greeting.get("QMP").is_some(),
+            "not a QMP greeting: {greeting}"
+        );
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Runs a command that must succeed; gives its result.
+    ///
+    /// # Errors
+    /// When it fails; the message holds the command and QEMU's words.
+    // A literal is what callers have; a reference would only add noise to them.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let reply = self.exchange(command, &arguments)?;
+        match reply.get("return") {
+            Some(result) => Ok(result.clone()),
+            None => bail!("{command} {arguments}: {}", reply["error"]["desc"]),
+        }
+    }
+
+    /// Runs a command that must fail; gives QEMU's words.
+    ///
+    /// # Errors
+    /// When it succeeds.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn refuses(&mut self, command: &str, arguments: Value) -> Result<String> {
+        let reply = self.exchange(command, &arguments)?;
+        match reply["error"]["desc"].as_str() {
+            Some(words) => Ok(words.to_owned()),
+            None => bail!("{command} {arguments}: should have failed"),
+        }
+    }
+
+    /// Waits for an event of the name given that `wanted` accepts; others stay queued.
+    ///
+    /// # Errors
+    /// When none comes in time or the connection ends.
+    pub fn event(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let matches = |event: &Value| event["event"] == name && wanted(&event["data"]);
+        if let Some(position) = self.events.iter().position(&matches) {
+            return self.events.remove(position).context("the event is gone");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = self
+                .receive(deadline)
+                .with_context(|| format!("wait for {name}"))?;
+            if matches(&message) {
+                return Ok(message);
+            }
+            self.events.push_back(message);
+        }
+    }
+
+    /// Asks QEMU to end; the reply may be lost, since the end comes with it.
+    ///
+    /// # Errors
+    /// When the command cannot be sent.
+    pub fn quit(&mut self) -> Result<()> {
+        self.send(&json!({ "execute": "quit" }))
+    }
+
+    fn exchange(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        self.send(&json!({ "execute": command, "arguments": arguments }))
+            .with_context(|| format!("send {command}"))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = self
+                .receive(deadline)
+                .with_context(|| format!("wait for the reply to {command} {arguments}"))?;
+            if message.get("event").is_none() {
+                return Ok(message);
+            }
+            self.events.push_back(message);
+        }
+    }
+
+    fn send(&mut self, message: &Value) -> Result<()> {
+        Ok(self.stream.write_all(format!("{message}\n").as_bytes())?)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Value> {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some(end) = self.received.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                return Ok(serde_json::from_slice(&line)?);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "QMP: no answer in time");
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut chunk) {
+                Ok(0) => bail!("QMP: the other side is gone"),
+                Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("QMP"),
+            }
+        }
+    }
+}
