@@ -292,7 +292,7 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- Describes bitmap number index, from 0. Entries whose names C cannot hold are not counted.
+ Describes bitmap number index, from 0. The name of an entry that breaks the rules is cut where it does not fit.
 
  Errors: -ENOENT past the last one, -EINVAL.
  */
@@ -300,6 +300,16 @@ int32_t qbm_bitmap_get(const struct qbm_image *image,
                        uint32_t index,
                        struct qbm_bitmap_info *info,
                        struct qbm_error *error);
+
+/*
+ Describes the bitmap of a name.
+
+ Errors: -ENOENT when there is none, -EINVAL.
+ */
+int32_t qbm_bitmap_find(const struct qbm_image *image,
+                        const char *name,
+                        struct qbm_bitmap_info *info,
+                        struct qbm_error *error);
 
 /*
  Whether qbm_bitmap_add() would succeed, as far as names and caps go.

@@ -58,7 +58,8 @@ logged() {
         local status=$?
         say "failed (exit status $status): $*"
         say "the end of $log:"
-        tail -n 40 "$log" >&2
+        # Command lines of a linker are long, and say little.
+        tail -n 40 "$log" | cut -c1-400 >&2
         exit 1
     }
 }
@@ -218,7 +219,9 @@ configure_tree() {
 }
 
 compile() {
-    say "compiling QEMU $version (minutes the first time)"
+    local note=
+    [ -e "$tree/build/qemu-system-x86_64" ] || note=", which takes some minutes"
+    say "compiling QEMU $version$note"
     logged ninja -C "$tree/build" ${QBM_JOBS:+-j "$QBM_JOBS"} "${programs[@]}"
 }
 

@@ -60,29 +60,6 @@ GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp)
     }
 }
 
-/* Returns 1 and fills @info if a bitmap @name is stored, 0 if there is none */
-static int find_stored(BDRVQbmState *s, const char *name,
-                       qbm_bitmap_info *info, Error **errp)
-{
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    uint32_t i;
-    int ret;
-
-    for (i = 0; ; i++) {
-        *info = (qbm_bitmap_info) { .size = sizeof(*info) };
-        ret = qbm_bitmap_get(s->image, i, info, &error);
-        if (ret == -ENOENT) {
-            return 0;
-        }
-        if (ret < 0) {
-            return qbm_drv_set_error(errp, ret, &error);
-        }
-        if (!strcmp(info->name, name)) {
-            return 1;
-        }
-    }
-}
-
 static bool is_busy(BdrvDirtyBitmap *bitmap)
 {
     return bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL) < 0;
@@ -108,26 +85,23 @@ static int ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
     bool recording = bdrv_dirty_bitmap_recording(bitmap);
+    qbm_bitmap_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
-    qbm_bitmap_info info;
     int ret;
 
-    ret = find_stored(s, name, &info, errp);
-    if (ret < 0) {
-        return ret;
-    }
-
-    if (ret && ((info.flags & QBM_BITMAP_INCONSISTENT) ||
-                info.granularity_bytes != granularity)) {
-        error_setg(errp, "the stored bitmap cannot be used any more");
-        return -EINVAL;
-    }
-
-    if (!ret) {
+    ret = qbm_bitmap_find(s->image, name, &info, &error);
+    if (ret == -ENOENT) {
         ret = qbm_bitmap_add(s->image, name, granularity,
                              recording ? QBM_BITMAP_RECORDING : 0, &error);
-    } else if (recording != !!(info.flags & QBM_BITMAP_RECORDING)) {
-        ret = qbm_bitmap_set_recording(s->image, name, recording, &error);
+    } else if (ret >= 0) {
+        if ((info.flags & QBM_BITMAP_INCONSISTENT) ||
+            info.granularity_bytes != granularity) {
+            error_setg(errp, "the stored bitmap cannot be used any more");
+            return -EINVAL;
+        }
+        if (recording != !!(info.flags & QBM_BITMAP_RECORDING)) {
+            ret = qbm_bitmap_set_recording(s->image, name, recording, &error);
+        }
     }
     return ret < 0 ? qbm_drv_set_error(errp, ret, &error) : 0;
 }
@@ -234,6 +208,37 @@ int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
     return result;
 }
 
+/*
+ * Removes the stored copies of bitmaps that migration is taking elsewhere, as
+ * QEMU has qcow2 lose them: the disk may go on changing there.
+ */
+void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
+
+    for (item = list; item; item = item->next) {
+        const BlockDirtyInfo *info = item->value;
+        qbm_error error = QBM_DRV_ERROR_INIT;
+        BdrvDirtyBitmap *bitmap;
+        int ret;
+
+        if (!info->name || !info->persistent) {
+            continue;
+        }
+        bitmap = bdrv_find_dirty_bitmap(bs, info->name);
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            continue;
+        }
+        ret = qbm_bitmap_remove(s->image, info->name, &error);
+        if (ret < 0 && ret != -ENOENT) {
+            warn_report("Bitmap '%s' of '%s' is not removed: %s", info->name,
+                        s->descriptor_path, error.message);
+        }
+    }
+    qapi_free_BlockDirtyInfoList(list);
+}
+
 /* A BlockDriver function, see block_int-common.h */
 void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
 {
@@ -333,19 +338,20 @@ static void create_bitmap(BlockDriverState *bs, const qbm_bitmap_info *info,
 {
     BDRVQbmState *s = bs->opaque;
     uint64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
+    /* An inconsistent bitmap may have none; it is there to be removed */
+    uint64_t granularity = info->granularity_bytes ?: 64 * KiB;
     BdrvDirtyBitmap *bitmap;
     Error *local_err = NULL;
 
-    if (DIV_ROUND_UP(size, info->granularity_bytes) > GRANULES_MAX ||
-        info->granularity_bytes > 1U << 31)
+    if (DIV_ROUND_UP(size, granularity) > GRANULES_MAX ||
+        granularity > 1U << 31)
     {
         warn_report("Bitmap '%s' of '%s' is too big for QEMU; it is not loaded",
                     info->name, s->descriptor_path);
         return;
     }
 
-    bitmap = bdrv_create_dirty_bitmap(bs, info->granularity_bytes, info->name,
-                                      &local_err);
+    bitmap = bdrv_create_dirty_bitmap(bs, granularity, info->name, &local_err);
     if (!bitmap) {
         warn_reportf_err(local_err, "Bitmap '%s' of '%s' is not loaded: ",
                          info->name, s->descriptor_path);

@@ -232,8 +232,7 @@ examine_data_node(BlockDriverState *node, char **path, const char **format,
         if (!qbm_drv_check_data_format(*format, errp)) {
             return -EINVAL;
         }
-        if (qdict_haskey(bs->options, "offset") ||
-            qdict_haskey(bs->options, "size") || !bs->file)
+        if (!bs->file || (!strcmp(*format, "raw") && !qbm_drv_is_plain_raw(bs)))
         {
             error_setg(errp, "Node '%s' is not a whole image",
                        bdrv_get_node_name(bs));

@@ -52,6 +52,7 @@ typedef struct BDRVQbmState {
 /* qbm.c */
 int qbm_drv_set_error(Error **errp, int ret, const qbm_error *error);
 void qbm_drv_report_notices(BDRVQbmState *s);
+bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
@@ -103,6 +104,7 @@ qbm_drv_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
 int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
+void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 void qbm_drv_release_bitmaps(BlockDriverState *bs);
 void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly);
 int qbm_drv_check_resize(BlockDriverState *bs, Error **errp);

@@ -78,6 +78,14 @@ int qbm_drv_parse_durability(const char *str, uint32_t *durability,
     return 0;
 }
 
+/* Does a "raw" node give access to all of its file, and so changes nothing? */
+bool qbm_drv_is_plain_raw(BlockDriverState *bs)
+{
+    return !strcmp(bs->drv->format_name, "raw") &&
+           !qdict_haskey(bs->options, "offset") &&
+           !qdict_haskey(bs->options, "size");
+}
+
 /*
  * Finds the absolute path of the local file that the protocol node under @bs
  * has open, because the library opens it by name.  @what names it in errors.
@@ -86,8 +94,13 @@ int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
                        Error **errp)
 {
     BlockDriverState *file_bs = bdrv_skip_filters(bs);
-    const char *filename = qdict_get_try_str(file_bs->options, "filename");
+    const char *filename;
     g_autofree char *directory = NULL;
+
+    while (qbm_drv_is_plain_raw(file_bs)) {
+        file_bs = bdrv_skip_filters(file_bs->file->bs);
+    }
+    filename = qdict_get_try_str(file_bs->options, "filename");
 
     if (strcmp(file_bs->drv->format_name, "file") || !filename) {
         error_setg(errp, "%s must be a local file; node '%s' is of type '%s'",
@@ -467,6 +480,7 @@ static int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs)
     bdrv_drained_begin(bs);
     if (s->writable) {
         ret = qbm_drv_store_bitmaps(bs, &local_err);
+        qbm_drv_drop_leaving_bitmaps(bs);
         qatomic_store_release(&s->writable, false);
     }
     if (qbm_inactivate(s->image, &error) < 0 && ret >= 0) {

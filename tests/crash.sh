@@ -7,12 +7,4 @@
 #
 #   tests/crash.sh [ROUNDS [SEED]]
 
-set -eu
-
-top=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-if [ -z "${QBM_QEMU:-}" ]; then
-    QBM_QEMU=$("$top/qemu-glue/build.sh" | tail -n 1)
-    export QBM_QEMU
-fi
-cd "$top"
-exec cargo run --quiet --package qbm-e2e --bin crash -- "$@"
+exec "$(dirname -- "$0")/run.sh" crash "$@"

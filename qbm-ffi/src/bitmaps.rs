@@ -35,7 +35,19 @@ pub struct qbm_bitmap_info {
 // SAFETY: integers and an array of them, size first.
 unsafe impl SizeFirst for qbm_bitmap_info {}
 
-/// Describes bitmap number index, from 0. Entries whose names C cannot hold are not counted.
+impl qbm_bitmap_info {
+    fn fill(&mut self, bitmap: &qbm_core::BitmapInfo) {
+        let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
+        self.granularity_bytes = bitmap.granularity_bytes;
+        self.flags = flag(bitmap.recording, QBM_BITMAP_RECORDING)
+            | flag(bitmap.in_use, QBM_BITMAP_IN_USE)
+            | flag(bitmap.inconsistent, QBM_BITMAP_INCONSISTENT);
+        self.reserved = 0;
+        copy_text(&bitmap.name, &mut self.name);
+    }
+}
+
+/// Describes bitmap number index, from 0. The name of an entry that breaks the rules is cut where it does not fit.
 ///
 /// Errors: -ENOENT past the last one, -EINVAL.
 #[unsafe(no_mangle)]
@@ -48,24 +60,41 @@ pub unsafe extern "C" fn qbm_bitmap_get(
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
         let out = unsafe { args::out(info, "info") }?;
-        let bitmaps = image.image.bitmaps();
-        let mut nameable = bitmaps
-            .iter()
-            .filter(|bitmap| qbm_core::caps::check_bitmap_name(&bitmap.name).is_ok());
-        let bitmap = nameable
-            .nth(index as usize)
+        let bitmap = image.image.bitmap_at(index as usize);
+        let bitmap = bitmap
             .ok_or_else(|| Failure::new(libc::ENOENT, format!("no bitmap number {index}")))?;
-        let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
-        out.granularity_bytes = bitmap.granularity_bytes;
-        out.flags = flag(bitmap.recording, QBM_BITMAP_RECORDING)
-            | flag(bitmap.in_use, QBM_BITMAP_IN_USE)
-            | flag(bitmap.inconsistent, QBM_BITMAP_INCONSISTENT);
-        out.reserved = 0;
-        copy_text(&bitmap.name, &mut out.name);
+        out.fill(&bitmap);
         Ok(0)
     };
     // SAFETY: promised by the caller.
     unsafe { with(image, error, body) }
+}
+
+/// Describes the bitmap of a name.
+///
+/// Errors: -ENOENT when there is none, -EINVAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qbm_bitmap_find(
+    image: *const qbm_image,
+    name: *const c_char,
+    info: *mut qbm_bitmap_info,
+    error: *mut qbm_error,
+) -> i32 {
+    let body = |image: &qbm_core::Image, name: &str| {
+        // SAFETY: promised by the caller.
+        let out = unsafe { args::out(info, "info") }?;
+        let bitmap = image.bitmap(name);
+        let bitmap = bitmap.ok_or_else(|| {
+            Failure::new(
+                libc::ENOENT,
+                format!("no bitmap {}", qbm_core::quoted(name)),
+            )
+        })?;
+        out.fill(&bitmap);
+        Ok(0)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { named(image, name, error, body) }
 }
 
 /// Runs `body` with a handle and a bitmap's name.

@@ -55,3 +55,51 @@ pub(crate) unsafe fn with(
     // SAFETY: promised by the caller.
     unsafe { guard(error, run) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use qbm_core::storage::OsStorage;
+    use qbm_core::{Activation, CreateOptions, Image, OpenOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_poisons_the_handle_and_leaves_the_image_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.qbm");
+        let options = CreateOptions {
+            size_bytes: 4096,
+            data_file: None,
+            data_format: "raw".into(),
+            durability: None,
+            no_lock: false,
+        };
+        Image::create(&OsStorage, &path, &options).unwrap();
+        let image = Image::open(Arc::new(OsStorage), &path, OpenOptions::default()).unwrap();
+        let activation = Activation {
+            size_bytes: 4096,
+            read_only: false,
+            durability: None,
+        };
+        image.activate(&activation).unwrap();
+        let image = Box::into_raw(Box::new(qbm_image {
+            image,
+            poisoned: AtomicBool::new(false),
+        }));
+        // SAFETY: `image` is a handle until it is closed; no error buffer.
+        unsafe {
+            let none = ptr::null_mut();
+            assert_eq!(with(image, none, |_| Ok(3)), 3);
+            assert_eq!(with(image, none, |_| panic!("for the test")), -libc::EIO);
+            assert_eq!(with(image, none, |_| Ok(3)), -libc::EIO);
+            assert_eq!(crate::qbm_inactivate(image, none), -libc::EIO);
+            assert_eq!(crate::qbm_close(image, none), -libc::EIO);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("ext-hard-qbm-session"), "{text}");
+    }
+}

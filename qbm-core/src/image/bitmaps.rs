@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Active, Image, State, names};
 use crate::bits::Granularity;
 use crate::caps;
-use crate::descriptor::BitmapEntry;
+use crate::descriptor::{BitmapEntry, InconsistentEntry};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::tracking::Recorder;
 
@@ -24,42 +24,80 @@ pub struct BitmapInfo {
     pub in_use: bool,
     /// Usable for nothing but removal.
     pub inconsistent: bool,
-    /// Dirty granules, where the bitmap is loaded.
-    pub dirty_count: Option<u64>,
+}
+
+impl State {
+    fn describe(&self, entry: &BitmapEntry) -> BitmapInfo {
+        // What a read-only activation could load, it has judged: nobody else is in that session any more.
+        let is_recovered = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.read_only && active.recorder(&entry.name).is_some());
+        BitmapInfo {
+            name: entry.name.clone(),
+            granularity_bytes: entry.granularity.bytes(),
+            recording: entry.recording,
+            in_use: self.descriptor.session.is_some() && !is_recovered,
+            inconsistent: false,
+        }
+    }
+}
+
+fn describe_inconsistent(entry: &InconsistentEntry) -> BitmapInfo {
+    BitmapInfo {
+        name: entry.name.clone(),
+        granularity_bytes: entry.granularity_bytes().unwrap_or(0),
+        recording: false,
+        in_use: false,
+        inconsistent: true,
+    }
 }
 
 impl Image {
     /// All bitmaps: the consistent ones in the descriptor's order, then the inconsistent ones.
     pub fn bitmaps(&self) -> Vec<BitmapInfo> {
         let state = self.lock();
-        let in_use = state.descriptor.session.is_some();
-        let consistent = state.descriptor.bitmaps.iter().map(|entry| {
-            let recorder = state
-                .active
-                .as_ref()
-                .and_then(|active| active.recorder(&entry.name));
-            BitmapInfo {
-                name: entry.name.clone(),
-                granularity_bytes: entry.granularity.bytes(),
-                recording: entry.recording,
-                in_use,
-                inconsistent: false,
-                dirty_count: recorder.map(|recorder| recorder.count()),
+        let consistent = state.descriptor.bitmaps.iter();
+        let inconsistent = state.descriptor.inconsistent.iter();
+        consistent
+            .map(|entry| state.describe(entry))
+            .chain(inconsistent.map(describe_inconsistent))
+            .collect()
+    }
+
+    /// The bitmap at `index` of [`bitmaps`](Self::bitmaps).
+    pub fn bitmap_at(&self, index: usize) -> Option<BitmapInfo> {
+        let state = self.lock();
+        let consistent = &state.descriptor.bitmaps;
+        match consistent.get(index) {
+            Some(entry) => Some(state.describe(entry)),
+            None => {
+                let index = index - consistent.len();
+                let entry = state.descriptor.inconsistent.get(index)?;
+                Some(describe_inconsistent(entry))
             }
-        });
-        let inconsistent = state
-            .descriptor
-            .inconsistent
-            .iter()
-            .map(|entry| BitmapInfo {
-                name: entry.name.clone(),
-                granularity_bytes: entry.granularity_bytes().unwrap_or(0),
-                recording: false,
-                in_use: false,
-                inconsistent: true,
-                dirty_count: None,
-            });
-        consistent.chain(inconsistent).collect()
+        }
+    }
+
+    /// The bitmap of a name.
+    pub fn bitmap(&self, name: &str) -> Option<BitmapInfo> {
+        let state = self.lock();
+        let inconsistent = &state.descriptor.inconsistent;
+        match state.descriptor.bitmap(name) {
+            Some(entry) => Some(state.describe(entry)),
+            None => {
+                let entry = inconsistent.iter().find(|entry| entry.name == name)?;
+                Some(describe_inconsistent(entry))
+            }
+        }
+    }
+
+    /// Dirty granules of a bitmap.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
+    pub fn dirty_count(&self, name: &str) -> Result<u64> {
+        Ok(self.loaded(name)?.count())
     }
 
     /// Whether [`add_bitmap`](Self::add_bitmap) would succeed, as far as names and caps go.

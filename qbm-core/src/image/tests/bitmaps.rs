@@ -154,6 +154,10 @@ fn read_only_changes_nothing() {
     };
     image.activate(&activation).unwrap();
     assert_eq!(dirty(&image, "b", 512), [0], "the recovered view");
+    assert_eq!(image.dirty_count("b").unwrap(), 1);
+    assert!(!image.bitmap("b").unwrap().in_use);
+    assert_eq!(image.bitmap_at(0), image.bitmap("b"));
+    assert_eq!((image.bitmap_at(1), image.bitmap("c")), (None, None));
     for error in [
         image.add_bitmap("c", 512, true).unwrap_err(),
         image.remove_bitmap("b").unwrap_err(),

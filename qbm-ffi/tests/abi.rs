@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The entries as C calls them.
+
+use std::ffi::{CStr, CString, c_char};
+use std::path::Path;
+use std::ptr;
+
+use qbm::*;
+
+fn error() -> qbm_error {
+    qbm_error {
+        size: size_of::<qbm_error>(),
+        errnum: 0,
+        message: [0; 2036],
+    }
+}
+
+fn message(error: &qbm_error) -> String {
+    // SAFETY: the library leaves the message NUL-terminated.
+    let text = unsafe { CStr::from_ptr(error.message.as_ptr()) };
+    text.to_str().unwrap().to_owned()
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.to_str().unwrap()).unwrap()
+}
+
+fn create(path: &CStr, size_bytes: u64, error: &mut qbm_error) -> i32 {
+    let args = qbm_create_args {
+        size: size_of::<qbm_create_args>(),
+        flags: 0,
+        durability: QBM_DURABILITY_DEFAULT,
+        image_size_bytes: size_bytes,
+        data_file: ptr::null(),
+        data_format: ptr::null(),
+        data_file_out: ptr::null_mut(),
+        data_file_out_size: 0,
+    };
+    // SAFETY: all pointers are to live values of the right type.
+    unsafe { qbm_create(path.as_ptr(), &args, error) }
+}
+
+fn open(path: &CStr, flags: u32, error: &mut qbm_error) -> Result<*mut qbm_image, i32> {
+    let args = qbm_open_args {
+        size: size_of::<qbm_open_args>(),
+        flags,
+        reserved: 0,
+    };
+    let mut image = ptr::dangling_mut();
+    // SAFETY: all pointers are to live values of the right type.
+    let result = unsafe { qbm_open(path.as_ptr(), &args, &mut image, error) };
+    assert_eq!(result < 0, image.is_null());
+    if result < 0 { Err(result) } else { Ok(image) }
+}
+
+fn activate(image: *mut qbm_image, size_bytes: u64) -> i32 {
+    let args = qbm_activate_args {
+        size: size_of::<qbm_activate_args>(),
+        flags: 0,
+        durability: QBM_DURABILITY_DEFAULT,
+        image_size_bytes: size_bytes,
+    };
+    // SAFETY: `image` is open; `args` lives.
+    unsafe { qbm_activate(image, &args, ptr::null_mut()) }
+}
+
+#[test]
+fn a_session_from_create_to_close() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = c_path(&directory.path().join("x.qbm"));
+    let name = c"b0";
+    let mut error = error();
+    assert_eq!(create(&path, 1 << 20, &mut error), 0);
+    let image = open(&path, 0, &mut error).unwrap();
+    assert_eq!(activate(image, 1 << 20), 0);
+    // SAFETY: `image` is open until qbm_close; every pointer is to a live value.
+    unsafe {
+        let no_error = ptr::null_mut();
+        let name = name.as_ptr();
+        assert_eq!(
+            qbm_bitmap_add(image, name, 65536, QBM_BITMAP_RECORDING, no_error),
+            0
+        );
+        let mut ticket = qbm_ticket { opaque: [0; 2] };
+        assert_eq!(qbm_co_writev_begin(image, 70_000, 1, &mut ticket), 0);
+        qbm_co_writev_end(image, &ticket);
+        let mut found = 0;
+        assert_eq!(
+            qbm_bitmap_next_dirty(image, name, 0, &mut found, no_error),
+            1
+        );
+        assert_eq!(found, 65536);
+        let mut bits = [0_u8; 2];
+        let result = qbm_bitmap_load_bits(
+            image,
+            name,
+            0,
+            1 << 20,
+            bits.as_mut_ptr().cast(),
+            2,
+            no_error,
+        );
+        assert_eq!((result, bits), (0, [2, 0]));
+
+        let mut info = std::mem::zeroed::<qbm_bitmap_info>();
+        info.size = size_of::<qbm_bitmap_info>();
+        assert_eq!(qbm_bitmap_get(image, 0, &mut info, no_error), 0);
+        assert_eq!(info.flags, QBM_BITMAP_RECORDING | QBM_BITMAP_IN_USE);
+        assert_eq!(CStr::from_ptr(info.name.as_ptr()), c"b0");
+        assert_eq!(qbm_bitmap_get(image, 1, &mut info, no_error), -libc::ENOENT);
+        assert_eq!(qbm_close(image, no_error), 0);
+    }
+}
+
+#[test]
+fn null_is_an_error_and_closing_null_is_not() {
+    let mut error = error();
+    let path = c"/nonexistent/x.qbm";
+    // SAFETY: NULL is what the entries must bear; the rest lives.
+    unsafe {
+        assert_eq!(qbm_close(ptr::null_mut(), &mut error), 0);
+        assert_eq!(
+            qbm_create(path.as_ptr(), ptr::null(), &mut error),
+            -libc::EINVAL
+        );
+        assert_eq!(message(&error), "args is NULL");
+        assert_eq!(
+            qbm_get_info(ptr::null(), ptr::null_mut(), &mut error),
+            -libc::EINVAL
+        );
+        assert_eq!(qbm_probe(ptr::null(), 512), 0);
+        assert_eq!(
+            qbm_take_notice(ptr::null(), ptr::null_mut(), 0),
+            -libc::EINVAL
+        );
+        let mut ticket = qbm_ticket { opaque: [0; 2] };
+        assert_eq!(
+            qbm_co_writev_begin(ptr::null_mut(), 0, 1, &mut ticket),
+            -libc::EINVAL
+        );
+        qbm_co_writev_end(ptr::null_mut(), &ticket);
+    }
+    assert_eq!(open(path, 0, &mut error).unwrap_err(), -libc::ENOENT);
+    assert_eq!(error.errnum, libc::ENOENT);
+    assert!(message(&error).contains("/nonexistent/x.qbm"));
+    assert_eq!(open(path, 1 << 9, &mut error).unwrap_err(), -libc::EINVAL);
+}
+
+#[test]
+fn an_error_buffer_that_is_too_small_is_left_alone() {
+    let mut error = error();
+    error.size = 8;
+    error.errnum = 77;
+    open(c"/nonexistent", 0, &mut error).unwrap_err();
+    assert_eq!((error.errnum, error.message[0]), (77, 0 as c_char));
+}
+
+#[test]
+fn two_handles_exclude_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = c_path(&directory.path().join("x.qbm"));
+    let mut error = error();
+    assert_eq!(create(&path, 4096, &mut error), 0);
+    let image = open(&path, 0, &mut error).unwrap();
+    assert_eq!(open(&path, 0, &mut error).unwrap_err(), -libc::EAGAIN);
+    assert_eq!(
+        open(&path, QBM_OPEN_READ_ONLY, &mut error).unwrap_err(),
+        -libc::EAGAIN
+    );
+    let shared = open(&path, QBM_OPEN_SHARED, &mut error).unwrap();
+    // SAFETY: both are open, and closed once.
+    unsafe {
+        assert_eq!(qbm_close(shared, ptr::null_mut()), 0);
+        assert_eq!(qbm_close(image, ptr::null_mut()), 0);
+    }
+}
