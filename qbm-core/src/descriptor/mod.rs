@@ -124,7 +124,7 @@ impl Descriptor {
         }
     }
 
-    /// Sessions that ended cleanly so far.
+    /// The seal's count; 0 where there was none yet.
     pub(crate) fn generation(&self) -> u64 {
         match (&self.session, &self.seal) {
             (Some(session), _) => session.generation,

@@ -34,7 +34,7 @@ impl Durability {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Session {
-    /// Sessions that ended cleanly before this one.
+    /// The seal's count before this session.
     pub generation: u64,
     /// What the writer promised.
     pub durability: Durability,
@@ -51,7 +51,7 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Seal {
-    /// Counts the sessions that ended cleanly.
+    /// Counts the sessions that ended cleanly after a write, or a change of the descriptor.
     pub generation: u64,
     /// Size of the image then, in bytes.
     pub size_bytes: u64,

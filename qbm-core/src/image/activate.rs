@@ -58,6 +58,7 @@ impl Image {
             size_bytes,
             durability,
             read_only,
+            changed: false,
             loaded: Vec::new(),
         };
         // Beside a running writer nothing on disk is settled: its bitmaps are in use, and stay unread.
@@ -254,7 +255,9 @@ impl Image {
                 first_error.get_or_insert(error.within(format_args!("bitmap {}", quoted(name))));
             }
         }
-        let generation = descriptor.generation() + 1;
+        // A session in which nothing happened leaves the text as it was.
+        let changed = active.changed || self.tracker.was_written();
+        let generation = descriptor.generation() + u64::from(changed);
         descriptor.session = None;
         descriptor.seal = Some(Seal {
             generation,

@@ -68,6 +68,8 @@ struct Active {
     size_bytes: u64,
     durability: Durability,
     read_only: bool,
+    /// The descriptor says something else than at the session's begin.
+    changed: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
     loaded: Vec<(String, Arc<Recorder>)>,
 }
@@ -270,6 +272,9 @@ impl Image {
     fn commit(&self, state: &mut State, descriptor: Descriptor) -> Result<()> {
         state.file.write(&*self.storage, &descriptor)?;
         state.descriptor = descriptor;
+        if let Some(active) = &mut state.active {
+            active.changed = true;
+        }
         Ok(())
     }
 

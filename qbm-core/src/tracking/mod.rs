@@ -28,6 +28,8 @@ pub enum Begun {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     writable: AtomicBool,
+    /// A write was announced since the image became writable.
+    written: AtomicBool,
     recorders: ArcSwap<Vec<Arc<Recorder>>>,
     in_flight: InFlight,
 }
@@ -36,13 +38,22 @@ impl Tracker {
     pub(crate) fn new() -> Self {
         Self {
             writable: AtomicBool::new(false),
+            written: AtomicBool::new(false),
             recorders: ArcSwap::from_pointee(Vec::new()),
             in_flight: InFlight::new(),
         }
     }
 
     pub(crate) fn set_writable(&self, writable: bool) {
+        if writable {
+            self.written.store(false, Ordering::SeqCst);
+        }
         self.writable.store(writable, Ordering::SeqCst);
+    }
+
+    /// Whether a write was announced since the image became writable.
+    pub(crate) fn was_written(&self) -> bool {
+        self.written.load(Ordering::SeqCst)
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -53,6 +64,10 @@ impl Tracker {
     pub(crate) fn begin(&self, offset_bytes: u64, length_bytes: u64) -> Option<(Ticket, Begun)> {
         if !self.is_writable() {
             return None;
+        }
+        // Looking first keeps the line shared between writers.
+        if !self.written.load(Ordering::Relaxed) {
+            self.written.store(true, Ordering::Relaxed);
         }
         // First be seen in flight, then look which bitmaps record: a bitmap that is added meanwhile is either seen
         // here, or sees this write (see `publish`).

@@ -108,7 +108,7 @@ fn every_granularity_has_its_own_file_size() -> Result<()> {
     // No multiple of any granularity.
     let size_bytes = (8_u64 << 20) + 512;
     bench.img(&format!("create -q -f qbm disk.qbm {size_bytes}"))?;
-    for granularity_bytes in [512, 4096, 65536, 2 << 20, 1 << 31] {
+    for granularity_bytes in [512, 4096, 65536, 2 << 20, 1_u64 << 31] {
         let name = format!("g{granularity_bytes}");
         bench.img(&format!(
             "bitmap --add -g {granularity_bytes} -f qbm disk.qbm {name}"

@@ -93,6 +93,19 @@ fn names_resolve_from_the_descriptors_directory() -> Result<()> {
     Ok(())
 }
 
+/// The descriptor's next text goes to a file of this name first; one that is there
+/// already is somebody's.
+#[test]
+fn a_file_named_like_the_next_text_is_left_alone() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.write("disk.qbm.new", "someone else's")?;
+    // Whether this works or is refused does not matter here.
+    bench.run("qemu-img", "create -q -f qbm disk.qbm 64M")?;
+    bench.run("qemu-img", "bitmap --add -f qbm disk.qbm b0")?;
+    assert_eq!(bench.read("disk.qbm.new")?, b"someone else's");
+    Ok(())
+}
+
 #[test]
 fn blockdev_create_needs_only_file_and_size() -> Result<()> {
     let bench = Bench::new()?;

@@ -137,6 +137,12 @@ impl Guest {
         self.process.wait_success()
     }
 
+    /// What QEMU wrote to its standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
     /// QEMU's process id.
     #[must_use]
     pub fn process_id(&self) -> u32 {

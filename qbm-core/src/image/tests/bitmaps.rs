@@ -40,6 +40,19 @@ fn the_session_is_on_record_while_open() {
 }
 
 #[test]
+fn a_session_in_which_nothing_happened_leaves_the_text_as_it_was() {
+    // An attempt to write that fails for other reasons must not change the image.
+    let disk = Disk::new(MIB);
+    let before = disk.text();
+    disk.activated().inactivate().unwrap();
+    assert_eq!(disk.text(), before);
+    let image = disk.activated();
+    write(&image, 0, 1);
+    image.inactivate().unwrap();
+    assert_ne!(disk.text(), before);
+}
+
+#[test]
 fn a_removed_bitmap_leaves_nothing() {
     let disk = Disk::new(MIB);
     let before = disk.listing();

@@ -20,15 +20,13 @@ pub(super) struct Written {
 /// A running guest.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
-    transcript: &'a Transcript<'a>,
+    pub(super) transcript: &'a Transcript<'a>,
     pub(super) guest: Guest,
+    /// What QEMU said while it started.
+    pub(super) said: String,
 }
 
-impl<'a> Session<'a> {
-    pub(super) fn new(transcript: &'a Transcript<'a>, guest: Guest) -> Self {
-        Self { transcript, guest }
-    }
-
+impl Session<'_> {
     /// Runs a command in the guest.
     pub(super) fn run(&mut self, command: &str) -> Result<String> {
         let output = self.guest.run(command)?;
@@ -93,7 +91,7 @@ impl<'a> Session<'a> {
     pub(super) fn power_off(self) -> Result<()> {
         self.transcript.typed_in_guest("poweroff", "");
         let stderr = self.guest.power_off()?;
-        ensure!(stderr.is_empty(), "QEMU complained:\n{stderr}");
+        ensure!(stderr == self.said, "QEMU complained:\n{stderr}");
         Ok(())
     }
 }

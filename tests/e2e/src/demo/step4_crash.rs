@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::boot::boot;
+use super::boot::{boot, boot_after_crash};
 use super::session::Written;
 use super::transcript::Transcript;
 
@@ -33,7 +33,7 @@ pub(super) fn run(transcript: &mut Transcript<'_>) -> Result<Written> {
     transcript.typed(&kill, "");
     transcript.qemu("qemu-img", "info disk.qbm")?;
 
-    let mut session = boot(transcript)?;
+    let mut session = boot_after_crash(transcript)?;
     session.require_bitmap()?;
     let written = session.write("fourth-boot", 2)?;
     session.incremental("inc1.qcow2", "inc2.qcow2")?;
