@@ -42,6 +42,11 @@
 #define QBM_BITMAP_INCONSISTENT 4
 
 /*
+ For qbm_bitmap_add(): begin with every bit set.
+ */
+#define QBM_BITMAP_ALL_DIRTY 8
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_CREATE_NO_LOCK 1
@@ -322,7 +327,8 @@ int32_t qbm_bitmap_can_store(const struct qbm_image *image,
                              struct qbm_error *error);
 
 /*
- Adds an empty bitmap. When this returns it is on disk and, with QBM_BITMAP_RECORDING in flags, no later write can
+ Adds a bitmap, empty unless flags have QBM_BITMAP_ALL_DIRTY (for one whose bits are about to be stored: a crash before
+ that must not leave it empty). When this returns it is on disk and, with QBM_BITMAP_RECORDING in flags, no later write can
  miss it; writes in flight are included. granularity_bytes: a power of two from 512 to 2 GiB. Blocks.
 
  Errors: as qbm_bitmap_can_store(), or the system's. Nothing has changed then.

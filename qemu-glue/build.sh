@@ -177,7 +177,7 @@ prepare_library() {
     logged make -C "$root" install PREFIX="$tree/qbm" DESTDIR="$tree/stage"
     new=$tree/stage$tree/qbm
     [ -e "$new/lib/libqbm.so.0" ] || die "make install gave no lib/libqbm.so.0"
-    if ! cmp -s <(library_interface "$new") <(library_interface "$tree/qbm"); then
+    if [ "$(library_interface "$new")" != "$(library_interface "$tree/qbm")" ]; then
         rm -rf "$tree/qbm"
         mv "$new" "$tree/qbm"
     fi

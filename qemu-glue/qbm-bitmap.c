@@ -91,8 +91,9 @@ static int ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
 
     ret = qbm_bitmap_find(s->image, name, &info, &error);
     if (ret == -ENOENT) {
-        ret = qbm_bitmap_add(s->image, name, granularity,
-                             recording ? QBM_BITMAP_RECORDING : 0, &error);
+        /* Its bits follow; killed before that, it must not look clean (I2) */
+        ret = qbm_bitmap_add(s->image, name, granularity, QBM_BITMAP_ALL_DIRTY |
+                             (recording ? QBM_BITMAP_RECORDING : 0), &error);
     } else if (ret >= 0) {
         if ((info.flags & QBM_BITMAP_INCONSISTENT) ||
             info.granularity_bytes != granularity) {

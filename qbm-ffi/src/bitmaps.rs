@@ -14,6 +14,8 @@ pub const QBM_BITMAP_RECORDING: u32 = 1;
 pub const QBM_BITMAP_IN_USE: u32 = 2;
 /// Usable for nothing but removal.
 pub const QBM_BITMAP_INCONSISTENT: u32 = 4;
+/// For qbm_bitmap_add(): begin with every bit set.
+pub const QBM_BITMAP_ALL_DIRTY: u32 = 8;
 
 /// One bitmap as listings show it.
 #[repr(C)]
@@ -134,7 +136,8 @@ pub unsafe extern "C" fn qbm_bitmap_can_store(
     unsafe { named(image, name, error, body) }
 }
 
-/// Adds an empty bitmap. When this returns it is on disk and, with QBM_BITMAP_RECORDING in flags, no later write can
+/// Adds a bitmap, empty unless flags have QBM_BITMAP_ALL_DIRTY (for one whose bits are about to be stored: a crash before
+/// that must not leave it empty). When this returns it is on disk and, with QBM_BITMAP_RECORDING in flags, no later write can
 /// miss it; writes in flight are included. granularity_bytes: a power of two from 512 to 2 GiB. Blocks.
 ///
 /// Errors: as qbm_bitmap_can_store(), or the system's. Nothing has changed then.
@@ -147,8 +150,13 @@ pub unsafe extern "C" fn qbm_bitmap_add(
     error: *mut qbm_error,
 ) -> i32 {
     let body = |image: &qbm_core::Image, name: &str| {
-        args::flags(flags, QBM_BITMAP_RECORDING, "flags")?;
-        image.add_bitmap(name, granularity_bytes, flags & QBM_BITMAP_RECORDING != 0)?;
+        args::flags(flags, QBM_BITMAP_RECORDING | QBM_BITMAP_ALL_DIRTY, "flags")?;
+        let recording = flags & QBM_BITMAP_RECORDING != 0;
+        if flags & QBM_BITMAP_ALL_DIRTY != 0 {
+            image.add_dirty_bitmap(name, granularity_bytes, recording)?;
+        } else {
+            image.add_bitmap(name, granularity_bytes, recording)?;
+        }
         Ok(0)
     };
     // SAFETY: promised by the caller.

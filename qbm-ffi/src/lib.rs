@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! libqbm: `qbm-core` for C.
 //!
-//! Every entry does three things: check and convert its arguments, call the core inside [`guard`](call), convert the
+//! Every entry does three things: check and convert its arguments, call the core where a panic is caught (`call`), convert the
 //! result. All `unsafe` of the project is in this crate. The header is generated; see `cbindgen.toml`.
 //!
 //! | module | entries |

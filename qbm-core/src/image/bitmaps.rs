@@ -155,6 +155,30 @@ impl Image {
     /// [`ErrorKind::Exists`], [`ErrorKind::NameTooLong`], [`ErrorKind::Invalid`] (granularity, empty name),
     /// [`ErrorKind::TooBig`] (caps), [`ErrorKind::ReadOnly`]; whatever the system says. Nothing has changed then.
     pub fn add_bitmap(&self, name: &str, granularity_bytes: u64, recording: bool) -> Result<()> {
+        self.add(name, granularity_bytes, recording, false)
+    }
+
+    /// As [`add_bitmap`](Self::add_bitmap), with every bit set: for a bitmap whose bits are about to be stored. A crash
+    /// before that over-reports; had it been empty, it would claim that nothing changed.
+    ///
+    /// # Errors
+    /// As `add_bitmap`.
+    pub fn add_dirty_bitmap(
+        &self,
+        name: &str,
+        granularity_bytes: u64,
+        recording: bool,
+    ) -> Result<()> {
+        self.add(name, granularity_bytes, recording, true)
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        granularity_bytes: u64,
+        recording: bool,
+        all_dirty: bool,
+    ) -> Result<()> {
         let mut state = self.lock();
         let granularity = self.check_addable(&state, name, granularity_bytes)?;
         let active = self.writable(&state)?;
@@ -164,7 +188,12 @@ impl Image {
         let path = made.path;
         let entry = BitmapEntry::new(name.to_owned(), made.name, granularity, recording);
         let result = Recorder::create(&path, made.file, granularity, bits_count, durability)
-            .and_then(|recorder| self.enlist(&mut state, entry, Arc::new(recorder)));
+            .and_then(|recorder| {
+                if all_dirty {
+                    recorder.set_all()?;
+                }
+                self.enlist(&mut state, entry, Arc::new(recorder))
+            });
         if result.is_err() {
             // The error that led here is the one to tell.
             let _ = self.storage.remove(&path);

@@ -128,6 +128,17 @@ impl Recorder {
         result.is_ok()
     }
 
+    /// Sets every bit, as [`record`](Self::record) does.
+    pub(crate) fn set_all(&self) -> Result<()> {
+        let file = self.lock();
+        let map = self.map.load();
+        let all = BitRange {
+            start: 0,
+            end: map.bits_count(),
+        };
+        self.set(&map, &**file, all)
+    }
+
     /// Sets bits, in the file first. The lock is held.
     fn set(&self, map: &BitMap, file: &dyn StorageFile, range: BitRange) -> Result<()> {
         for (index, within) in BitMap::pieces(range) {

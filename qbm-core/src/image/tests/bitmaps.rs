@@ -99,6 +99,19 @@ fn a_write_in_flight_is_in_a_bitmap_that_comes() {
 }
 
 #[test]
+fn a_bitmap_that_comes_with_bits_is_dirty_until_they_are_stored() {
+    // An incoming bitmap was stored empty first: a kill before its bits came left it consistent and wrong.
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_dirty_bitmap("b", 65536, true).unwrap();
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    assert_eq!(image.dirty_count("b").unwrap(), 16);
+    image.store_bits("b", 0, MIB, Some(&[4, 0])).unwrap();
+    assert_eq!(dirty(&image, "b", 65536), [131_072]);
+}
+
+#[test]
 fn strange_names_have_plain_files() {
     let disk = Disk::new(MIB);
     let image = disk.activated();

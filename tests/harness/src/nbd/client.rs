@@ -8,11 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::handshake::{go, read_u32, read_u64};
+use super::handshake::go;
+use super::wire::{SIMPLE_REPLY_MAGIC, read_u32, read_u64};
 use super::{Operation, Request};
 use crate::PATIENCE;
-
-const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 
 /// An open export.
 #[derive(Debug)]

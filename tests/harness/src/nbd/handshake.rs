@@ -3,18 +3,12 @@
 
 use std::io::{Read, Write};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-const SERVER_MAGIC: u64 = 0x4e42_444d_4147_4943;
-const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
-const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
-
-/// Fixed newstyle, and no padding after the export's description.
-const CLIENT_FLAGS: u32 = 3;
-const OPTION_GO: u32 = 7;
-const REPLY_ACK: u32 = 1;
-const REPLY_INFO: u32 = 3;
-const INFO_EXPORT: u16 = 0;
+use super::wire::{
+    HANDSHAKE_FLAGS, INFO_EXPORT, OPTION_GO, OPTION_MAGIC, OPTION_REPLY_MAGIC, REPLY_ACK,
+    REPLY_INFO, SERVER_MAGIC, read_u16, read_u32, read_u64,
+};
 
 /// Opens the export `name`; gives its size in bytes.
 pub(super) fn go(stream: &mut (impl Read + Write), name: &str) -> Result<u64> {
@@ -24,7 +18,7 @@ pub(super) fn go(stream: &mut (impl Read + Write), name: &str) -> Result<u64> {
         "not a newstyle NBD server"
     );
     let _server_flags = read_u16(stream)?;
-    stream.write_all(&CLIENT_FLAGS.to_be_bytes())?;
+    stream.write_all(&u32::from(HANDSHAKE_FLAGS).to_be_bytes())?;
 
     let name_bytes = u32::try_from(name.len())?;
     let mut option = Vec::new();
@@ -58,23 +52,5 @@ pub(super) fn go(stream: &mut (impl Read + Write), name: &str) -> Result<u64> {
             _ => bail!("export {name:?}: {}", String::from_utf8_lossy(&data)),
         }
     }
-    size_bytes.ok_or_else(|| anyhow::anyhow!("export {name:?}: the server did not say its size"))
-}
-
-pub(super) fn read_u16(stream: &mut impl Read) -> Result<u16> {
-    let mut bytes = [0; 2];
-    stream.read_exact(&mut bytes)?;
-    Ok(u16::from_be_bytes(bytes))
-}
-
-pub(super) fn read_u32(stream: &mut impl Read) -> Result<u32> {
-    let mut bytes = [0; 4];
-    stream.read_exact(&mut bytes)?;
-    Ok(u32::from_be_bytes(bytes))
-}
-
-pub(super) fn read_u64(stream: &mut impl Read) -> Result<u64> {
-    let mut bytes = [0; 8];
-    stream.read_exact(&mut bytes)?;
-    Ok(u64::from_be_bytes(bytes))
+    size_bytes.with_context(|| format!("export {name:?}: the server did not say its size"))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can be asked of an export.
 
-const REQUEST_MAGIC: u32 = 0x2560_9513;
+use super::wire::REQUEST_MAGIC;
 
 /// The kind of a request; the numbers are the protocol's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,16 @@ pub enum Operation {
     Trim = 4,
     /// Make the bytes zero; the server may punch a hole.
     WriteZeroes = 6,
+}
+
+impl Operation {
+    /// The operation of a number of the protocol's; nothing for those not used here.
+    pub(super) fn from_number(number: u16) -> Option<Self> {
+        use Operation::{Flush, Read, Trim, Write, WriteZeroes};
+        [Read, Write, Flush, Trim, WriteZeroes]
+            .into_iter()
+            .find(|operation| *operation as u16 == number)
+    }
 }
 
 /// One request.  Offset and length are in bytes, and need no alignment.
