@@ -242,7 +242,18 @@ publish() {
             die "${program##*/} would run with ${used:-no libqbm}, not with $new/lib/libqbm.so.0"
     done
     touch "$new/complete"
+    check_unchanged "$new"
     mv "$new" "$result"
+}
+
+# A result must be what its name says: someone may have edited the checkout meanwhile.
+check_unchanged() {
+    local named=$result
+    name_result
+    [ "$named" != "$result" ] || return 0
+    say "the checkout has changed meanwhile; building again"
+    rm -rf "$1"
+    exec "$here/${0##*/}"
 }
 
 # Keeps the results that were used last, and all of the last day: someone may be
@@ -261,27 +272,32 @@ prune() {
     done
 }
 
-finish_if_built
-
-exec 9> "$cache/lock"
-flock -n 9 || {
-    say "waiting for another build in $cache"
-    flock 9
+main() {
     finish_if_built
-}
-: > "$log"
 
-say "building QEMU with the qbm driver in $cache"
-"$here/packages.sh" 9>&-
-locate_source || prepare_source
-name_result
-prepare_venv
-prepare_tree
-prepare_library
-prepare_driver
-configure_tree
-compile
-publish
-prune
-say "done"
-finish
+    exec 9> "$cache/lock"
+    flock -n 9 || {
+        say "waiting for another build in $cache"
+        flock 9
+        finish_if_built
+    }
+    : > "$log"
+
+    say "building QEMU with the qbm driver in $cache"
+    "$here/packages.sh" 9>&-
+    locate_source || prepare_source
+    name_result
+    prepare_venv
+    prepare_tree
+    prepare_library
+    prepare_driver
+    configure_tree
+    compile
+    publish
+    prune
+    say "done"
+    finish
+}
+
+# All of the script has been read when this runs: it may be edited while it does.
+main

@@ -77,6 +77,15 @@ impl Qmp {
         }
     }
 
+    /// Sends a command and does not wait for what comes of it.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn start(&mut self, command: &str, arguments: Value) -> Result<()> {
+        self.send(&json!({ "execute": command, "arguments": arguments }))
+    }
+
     /// Runs a command that must fail; gives QEMU's words.
     ///
     /// # Errors
