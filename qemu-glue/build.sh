@@ -99,7 +99,7 @@ locate_source() {
     fi
     patches=$here/patches/$(cut -d. -f1,2 <<< "$version")
     [ -d "$patches" ] ||
-        die "no patches for QEMU $version; there are some for $(ls "$here/patches" | xargs)"
+        die "no patches for QEMU $version; there are some for $(cd "$here/patches" && echo *)"
 }
 
 # Names what is to be built: $tree, $result. The system is in the keys because the
@@ -211,6 +211,7 @@ configure_tree() {
     mkdir "$tree/build"
     # The library beside the program comes first in its run path, before the one it
     # was linked with, which meson adds.
+    # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
     (cd "$tree/build" &&
         PKG_CONFIG_PATH=$tree/qbm/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} \
             logged "$tree/src/configure" --python="$cache/venv/bin/python3" \

@@ -185,6 +185,10 @@ qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
         return -EINVAL;
     }
 
+    if (data_file && !data_file[0]) {
+        error_setg(errp, "data_file is empty; it must name an image");
+        return -EINVAL;
+    }
     if (data_file) {
         g_autofree char *path = path_combine(filename, data_file);
 

@@ -22,6 +22,7 @@ if [ ! -e "$dir/$suite/VERSION" ]; then
     rm -rf "$work"
     mkdir -p "$work"/{sources,lists/partial,archives/partial}
 
+    list='' parts=''
     eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
     printf '%s\n' "$list" "$parts"/*.sources "$parts"/*.list |
         python3 "$here/debian-source.py" "$suite" > "$work/sources/qbm.sources"

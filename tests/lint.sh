@@ -23,7 +23,9 @@ else
 fi
 
 # QEMU's own rules for the driver, once its source is in the cache.
-checkpatch=$(ls "${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}"/source/*/scripts/checkpatch.pl 2> /dev/null | head -n 1)
+sources=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}/source
+checkpatch=
+[ ! -d "$sources" ] || checkpatch=$(find "$sources" -path '*/scripts/checkpatch.pl' | head -n 1)
 if [ -n "$checkpatch" ]; then
     perl "$checkpatch" --no-tree --strict --terse -f qemu-glue/*.c qemu-glue/*.h
 fi

@@ -4,6 +4,9 @@
 //! QEMU holds a file descriptor and locks on the inode, so a new text never arrives by rename. It is made durable in
 //! `<name>.new`, then written over the old one, made durable there, and `<name>.new` removed. Each text carries its own
 //! checksum: one that does not hold while `<name>.new` is whole was torn by a crash.
+//!
+//! `<name>.new` begins with a line that says what it is. Where somebody else's file has that name, it is left alone and
+//! `<name>.1.new` and so on are used (I6).
 
 use std::ffi::OsString;
 use std::io;
@@ -21,10 +24,34 @@ pub(crate) struct DescriptorFile {
     file: Box<dyn StorageFile>,
 }
 
-fn new_path(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".new");
-    PathBuf::from(name)
+/// First line of a replacement.
+const HEADER: &[u8] = b"QBM: the next text of a descriptor\n";
+/// How many names a replacement may have.
+const NAMES_COUNT: u32 = 10;
+
+/// Names for the text that is to replace the one at `path`, the usual one first.
+fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let path = OsString::from(path);
+    (0..NAMES_COUNT).map(move |number| {
+        let mut name = path.clone();
+        match number {
+            0 => name.push(".new"),
+            _ => name.push(format!(".{number}.new")),
+        }
+        PathBuf::from(name)
+    })
+}
+
+/// What is in a replacement, without its header; `None` for a file that is not there or somebody else's.
+///
+/// An empty file is taken for one that a crash left before its first byte.
+fn read_own(storage: &dyn Storage, path: &Path) -> Option<Vec<u8>> {
+    let file = storage.open(path, Access::Read).ok()?;
+    let content = DescriptorFile::read_text(&*file, path).ok()?;
+    if content.is_empty() {
+        return Some(content);
+    }
+    content.strip_prefix(HEADER).map(<[u8]>::to_vec)
 }
 
 /// The directory that names in a descriptor are relative to.
@@ -110,23 +137,20 @@ impl DescriptorFile {
     /// Reads the descriptor, or, where a crash tore it, the text that was to replace it.
     pub(crate) fn read(&self, storage: &dyn Storage) -> Result<Descriptor> {
         let text = Self::read_text(&*self.file, &self.path)?;
-        if !checksum_holds(&text)
-            && let Some(whole) = self.read_replacement(storage)
-        {
-            return Ok(whole);
-        }
-        Descriptor::parse(&text).map_err(|error| Self::blame(&self.path, error))
+        let whole = if checksum_holds(&text) {
+            None
+        } else {
+            self.read_replacement(storage)
+        };
+        Descriptor::parse(whole.as_ref().unwrap_or(&text))
+            .map_err(|error| Self::blame(&self.path, error))
     }
 
-    /// `<name>.new`, if it is there and whole.
-    fn read_replacement(&self, storage: &dyn Storage) -> Option<Descriptor> {
-        let path = new_path(&self.path);
-        let file = storage.open(&path, Access::Read).ok()?;
-        let text = Self::read_text(&*file, &path).ok()?;
-        if !checksum_holds(&text) {
-            return None;
-        }
-        Descriptor::parse(&text).ok()
+    /// The text that a crash kept from replacing this one, if there is one that is whole.
+    fn read_replacement(&self, storage: &dyn Storage) -> Option<Vec<u8>> {
+        replacement_paths(&self.path)
+            .filter_map(|path| read_own(storage, &path))
+            .find(|text| checksum_holds(text) && Descriptor::parse(text).is_ok())
     }
 
     /// Replaces the text. Durable when this returns; after an error the old or the new one will be read.
@@ -135,60 +159,77 @@ impl DescriptorFile {
             .to_text()
             .map_err(|error| Self::blame(&self.path, error))?;
         let text = text.as_bytes();
-        let replacement = new_path(&self.path);
-        let result = self.write_replacement(storage, &replacement, text);
-        if result.is_err() {
+        let (replacement, file) = self.create_replacement(storage)?;
+        if let Err(error) = fill_replacement(storage, &replacement, &*file, text) {
             // The old text is untouched; half a replacement helps nobody.
             let _ = storage.remove(&replacement);
-            return result;
+            return Err(error);
         }
-        let failed = |error| Error::io("cannot write descriptor", &self.path, error);
-        self.file.write_at(0, text).map_err(failed)?;
-        self.file.set_length(text.len() as u64).map_err(failed)?;
-        self.file.sync_data().map_err(failed)?;
+        self.overwrite(text)?;
         // Should it survive, its text is the descriptor's own.
         let _ = storage.remove(&replacement);
         Ok(())
     }
 
-    fn write_replacement(&self, storage: &dyn Storage, path: &Path, text: &[u8]) -> Result<()> {
-        let failed = |error| Error::io("cannot write", path, error);
-        let file = match storage.create_new(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Left by a crash. The descriptor was read since then, so what is in here is no longer needed once
-                // the text in place is whole; that was seen to when it was read for writing.
-                storage.remove(path).map_err(failed)?;
-                storage.create_new(path)
-            }
-            other => other,
-        }
-        .map_err(failed)?;
-        file.write_at(0, text).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
-        storage
-            .sync_directory(directory(path))
-            .map_err(|error| Error::io("cannot sync directory", directory(path), error))
+    fn overwrite(&self, text: &[u8]) -> Result<()> {
+        let failed = |error| Error::io("cannot write descriptor", &self.path, error);
+        self.file.write_at(0, text).map_err(failed)?;
+        self.file.set_length(text.len() as u64).map_err(failed)?;
+        self.file.sync_data().map_err(failed)
     }
 
-    /// Before anything else is written: puts the text of a torn descriptor in place, drops a replacement left over.
-    pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<()> {
-        let path = new_path(&self.path);
-        if storage.metadata(&path).is_err() {
-            return Ok(());
+    /// An empty file under the first name that is free, or taken by a leftover of ours that is no longer needed: the
+    /// descriptor was repaired when it was opened for writing.
+    fn create_replacement(&self, storage: &dyn Storage) -> Result<(PathBuf, Box<dyn StorageFile>)> {
+        for path in replacement_paths(&self.path) {
+            let failed = |error| Error::io("cannot write", &path, error);
+            if read_own(storage, &path).is_some() {
+                storage.remove(&path).map_err(failed)?;
+            }
+            match storage.create_new(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
-        let text = Self::read_text(&*self.file, &self.path)?;
-        if !checksum_holds(&text) && self.read_replacement(storage).is_some() {
-            let failed = |error| Error::io("cannot repair descriptor", &self.path, error);
-            let file = storage.open(&path, Access::Read).map_err(failed)?;
-            let whole = Self::read_text(&*file, &path)?;
-            self.file.write_at(0, &whole).map_err(failed)?;
-            self.file.set_length(whole.len() as u64).map_err(failed)?;
-            self.file.sync_data().map_err(failed)?;
-        }
-        storage
-            .remove(&path)
-            .map_err(|error| Error::io("cannot remove", &path, error))
+        let text = format!(
+            "descriptor {}: all {NAMES_COUNT} names for its next text are taken by other files",
+            quoted(self.path.display())
+        );
+        Err(Error::new(ErrorKind::Exists, text))
     }
+
+    /// Before anything else is written: puts the text of a torn descriptor in place, drops replacements left over.
+    pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<()> {
+        if !checksum_holds(&Self::read_text(&*self.file, &self.path)?)
+            && let Some(whole) = self.read_replacement(storage)
+        {
+            self.overwrite(&whole)?;
+        }
+        for path in replacement_paths(&self.path) {
+            if read_own(storage, &path).is_some() {
+                storage
+                    .remove(&path)
+                    .map_err(|error| Error::io("cannot remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a replacement durable, name and content.
+fn fill_replacement(
+    storage: &dyn Storage,
+    path: &Path,
+    file: &dyn StorageFile,
+    text: &[u8],
+) -> Result<()> {
+    let failed = |error| Error::io("cannot write", path, error);
+    file.write_at(0, &[HEADER, text].concat()).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    storage
+        .sync_directory(directory(path))
+        .map_err(|error| Error::io("cannot sync directory", directory(path), error))
 }
 
 #[cfg(test)]
@@ -201,6 +242,14 @@ mod tests {
 
     use super::*;
     use crate::storage::OsStorage;
+
+    fn new_path(path: &Path) -> PathBuf {
+        replacement_paths(path).next().unwrap()
+    }
+
+    fn replacement(text: &str) -> Vec<u8> {
+        [HEADER, text.as_bytes()].concat()
+    }
 
     fn descriptor(file: &str) -> Descriptor {
         Descriptor::new(file.into(), "raw".into())
@@ -222,7 +271,7 @@ mod tests {
             torn.resize(torn.len().max(cut), 0);
             torn[..cut].copy_from_slice(&new.as_bytes()[..cut]);
             fs::write(&path, &torn).unwrap();
-            fs::write(new_path(&path), &new).unwrap();
+            fs::write(new_path(&path), replacement(&new)).unwrap();
             let file = DescriptorFile::open(&OsStorage, &path, Access::ReadWrite).unwrap();
             let read = file.read(&OsStorage).unwrap().image.file;
             assert!(
@@ -241,13 +290,38 @@ mod tests {
         let path = directory.path().join("x.qbm");
         let file = DescriptorFile::create_new(&OsStorage, &path).unwrap();
         file.write(&OsStorage, &descriptor("old")).unwrap();
-        let new = descriptor("new").to_text().unwrap();
-        for cut in 0..new.len() {
+        let new = replacement(&descriptor("new").to_text().unwrap());
+        for cut in (0..1).chain(HEADER.len()..new.len()) {
             fs::write(new_path(&path), &new[..cut]).unwrap();
             assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
         }
         file.repair(&OsStorage).unwrap();
         assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
+    }
+
+    #[test]
+    fn somebody_elses_file_of_that_name_is_left_alone() {
+        // A disk that was named x.qbm.new was removed by the first change of the descriptor x.qbm.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.qbm");
+        let others = descriptor("copy").to_text().unwrap();
+        for precious in ["a guest's disk", "QBM", others.as_str()] {
+            fs::write(new_path(&path), precious).unwrap();
+            let _ = fs::remove_file(&path);
+            let file = DescriptorFile::create_new(&OsStorage, &path).unwrap();
+            file.repair(&OsStorage).unwrap();
+            file.write(&OsStorage, &descriptor("old")).unwrap();
+            assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
+            // Recovery finds the text under the next name.
+            let new = replacement(&descriptor("new").to_text().unwrap());
+            let second = replacement_paths(&path).nth(1).unwrap();
+            fs::write(&second, new).unwrap();
+            fs::write(&path, "{ torn").unwrap();
+            assert_eq!(file.read(&OsStorage).unwrap().image.file, "new");
+            file.repair(&OsStorage).unwrap();
+            assert!(!second.exists());
+            assert_eq!(fs::read_to_string(new_path(&path)).unwrap(), precious);
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn each_is_refused_at_create() -> Result<()> {
             ("data_file=nothing.raw", &["nothing.raw"]),
         ),
         ("a directory", ("data_file=somewhere", &["somewhere"])),
-        ("an empty name", ("data_file=", &["file name"])),
+        ("an empty name", ("data_file=", &["data_file", "empty"])),
         (
             "an unknown format",
             (
