@@ -25,8 +25,8 @@ fi
 # QEMU's own rules for the driver, once its source is in the cache.
 sources=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}/source
 checkpatch=
-[ ! -d "$sources" ] || checkpatch=$(find "$sources" -path '*/scripts/checkpatch.pl' | head -n 1)
+[ ! -d "$sources" ] || checkpatch=$(find "$sources" -maxdepth 3 -path '*/scripts/checkpatch.pl' | head -n 1)
 if [ -n "$checkpatch" ]; then
-    perl "$checkpatch" --no-tree --strict --terse -f qemu-glue/*.c qemu-glue/*.h
+    perl "$checkpatch" --no-tree --terse -f qemu-glue/*.c qemu-glue/*.h
 fi
 echo "lint: 0 complaints"

@@ -18,6 +18,7 @@ export QBM_QEMU QBM_GUEST
 
 case $verb in
 test)
+    qemu-glue/packages.sh g++ valgrind
     cargo test --workspace --locked
     tests/c/run.sh "$QBM_QEMU"
     ;;

@@ -93,6 +93,7 @@ fn a_read_only_medium() -> Result<()> {
 fn a_data_image_that_may_not_be_written() -> Result<()> {
     let bench = image()?;
     let before = Snapshot::of(bench.directory())?;
+    let descriptor = bench.read("disk.qbm")?;
     let output = with_mounts(
         &bench,
         "
@@ -103,7 +104,9 @@ fn a_data_image_that_may_not_be_written() -> Result<()> {
     assert!(!matches!(output.status.code(), Some(8 | 9)), "{output}");
     let refusal = output.refused()?;
     assert!(refusal.stderr.contains("disk.qbm.raw"), "{refusal}");
-    before.require_untouched()
+    // A session began and ended; the descriptor was written, and is what it was.
+    assert_eq!(bench.read("disk.qbm")?, descriptor);
+    before.without("disk.qbm").require_kept()
 }
 
 #[test]
