@@ -34,8 +34,8 @@ QemuOptsList qbm_drv_create_opts = {
         {
             .name = BLOCK_OPT_DATA_FILE,
             .type = QEMU_OPT_STRING,
-            .help = "File name of an existing image to use, which is not "
-                    "written to (default: a new raw image)",
+            .help = "File name of an existing image to adopt as it is "
+                    "(default: a new raw image)",
         },
         {
             .name = QBM_OPT_DATA_FILE_FORMAT,
