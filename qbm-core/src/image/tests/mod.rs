@@ -9,6 +9,7 @@ mod bitmaps;
 mod crash;
 mod create;
 mod damage;
+mod model;
 mod resize;
 
 use std::fs;
