@@ -7,9 +7,12 @@
 mod lock;
 mod os;
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 pub use lock::LockMode;
 pub use os::OsStorage;
@@ -32,6 +35,16 @@ pub struct FileId {
     pub inode: u64,
 }
 
+/// When a file's content changed last, by the clock of the file system that it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timestamp {
+    /// Since 1970-01-01T00:00:00Z, leap seconds not counted.
+    pub seconds: i64,
+    /// Of the second, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
 /// What a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
@@ -41,6 +54,8 @@ pub struct Metadata {
     pub length_bytes: u64,
     /// Whether it is a regular file.
     pub is_regular: bool,
+    /// When its content changed last; meaningful for a regular file only.
+    pub modified: Timestamp,
 }
 
 /// Names, and the host.
@@ -64,6 +79,20 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// Whatever the system says.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// As [`metadata`](Self::metadata), for a data image that is being sealed: its modification time is durable when this
+    /// returns, and no later change of the file can leave the same one. Waits for the disk, and for the file system's
+    /// clock to tick (some milliseconds at most). The file is opened for reading only.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn settled_metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// Names in a directory, without `.` and `..`, in no particular order.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
 
     /// Removes a name.
     ///

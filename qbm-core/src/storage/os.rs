@@ -5,15 +5,18 @@
     reason = "this file is the seam that the list points to"
 )]
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Whence, lseek};
 
-use super::{Access, FileId, LockMode, Metadata, Storage, StorageFile, lock};
+use super::{Access, FileId, LockMode, Metadata, Storage, StorageFile, Timestamp, lock};
 
 /// Linux's identifier of the running boot (`proc_sys_kernel(5)`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -24,6 +27,23 @@ pub struct OsStorage;
 
 #[derive(Debug)]
 struct OsFile(File);
+
+/// How often the clock is looked at; the kernel's ticks are 1 to 10 ms apart.
+const TICK: Duration = Duration::from_millis(1);
+/// A modification time further ahead than this comes from another clock; waiting for it would lead nowhere.
+const AHEAD_SECONDS_MAX: i64 = 1;
+
+/// Whether a change right now could leave `modified` as it is: Linux takes file times from the clock that is advanced at
+/// each tick (`ktime_get_coarse_real_ts64`).
+fn is_within_tick(modified: Timestamp) -> io::Result<bool> {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
+    let now = Timestamp {
+        seconds: now.tv_sec(),
+        nanoseconds: u32::try_from(now.tv_nsec()).unwrap_or(0),
+    };
+    let is_near = modified.seconds <= now.seconds.saturating_add(AHEAD_SECONDS_MAX);
+    Ok(modified >= now && is_near)
+}
 
 fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
     if metadata.is_dir() {
@@ -74,7 +94,31 @@ impl Storage for OsStorage {
                 0
             },
             is_regular: metadata.is_file(),
+            modified: Timestamp {
+                seconds: metadata.mtime(),
+                nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+            },
         })
+    }
+
+    fn settled_metadata(&self, path: &Path) -> io::Result<Metadata> {
+        if self.metadata(path)?.is_regular {
+            // fdatasync may leave the modification time behind; a power cut would then seem to have changed the file.
+            File::open(path)?.sync_all()?;
+        }
+        loop {
+            let metadata = self.metadata(path)?;
+            if !metadata.is_regular || !is_within_tick(metadata.modified)? {
+                return Ok(metadata);
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -183,6 +227,30 @@ mod tests {
         let error = OsStorage.create_new(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_write_after_settling_changes_the_modification_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for round in 0..20 {
+            fs::write(&path, [round]).unwrap();
+            let sealed = OsStorage.settled_metadata(&path).unwrap();
+            fs::write(&path, [round]).unwrap();
+            let after = OsStorage.metadata(&path).unwrap();
+            assert!(after.modified > sealed.modified, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_modification_time_in_the_future_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        let file = File::create(&path).unwrap();
+        let future = std::time::UNIX_EPOCH + Duration::from_secs(1 << 33);
+        file.set_modified(future).unwrap();
+        let metadata = OsStorage.settled_metadata(&path).unwrap();
+        assert_eq!(metadata.modified.seconds, 1 << 33);
     }
 
     #[test]
