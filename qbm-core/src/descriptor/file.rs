@@ -6,11 +6,13 @@
 //! checksum: one that does not hold while `<name>.new` is whole was torn by a crash.
 //!
 //! `<name>.new` begins with a line that says what it is. Where somebody else's file has that name, it is left alone and
-//! `<name>.1.new` and so on are used (I6).
+//! `<name>.1.new` and so on are used (I6). There is never more than one replacement that is whole and needed: as long as
+//! one may be, nothing is written but its repair.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Descriptor, write::checksum_holds};
 use crate::caps;
@@ -22,8 +24,23 @@ use crate::storage::{Access, FileId, LockMode, Storage, StorageFile};
 pub(crate) struct DescriptorFile {
     path: PathBuf,
     file: Box<dyn StorageFile>,
+    /// A replacement may be there, and the text may be torn: to be repaired before the next change.
+    unsettled: AtomicBool,
 }
 
+/// Which text of a descriptor counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its own; the checksum says that it is as it was written.
+    Whole,
+    /// The one that was to replace it: a crash tore its own.
+    Torn,
+    /// Its own, without a checksum that holds: written or edited by somebody else.
+    Edited,
+}
+
+/// How often a text that changes while it is read is read again.
+const READS_MAX: u32 = 16;
 /// First line of a replacement.
 const HEADER: &[u8] = b"QBM: the next text of a descriptor\n";
 /// How many names a replacement may have.
@@ -68,10 +85,7 @@ impl DescriptorFile {
         let file = storage
             .open(path, access)
             .map_err(|error| Error::io("cannot open descriptor", path, error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Self::over(path, file))
     }
 
     /// Makes a descriptor file where none is.
@@ -79,10 +93,16 @@ impl DescriptorFile {
         let file = storage
             .create_new(path)
             .map_err(|error| Error::io("cannot create descriptor", path, error))?;
-        Ok(Self {
+        Ok(Self::over(path, file))
+    }
+
+    fn over(path: &Path, file: Box<dyn StorageFile>) -> Self {
+        Self {
             path: path.to_owned(),
             file,
-        })
+            // Whoever had it open before may have crashed.
+            unsettled: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
@@ -136,14 +156,28 @@ impl DescriptorFile {
 
     /// Reads the descriptor, or, where a crash tore it, the text that was to replace it.
     pub(crate) fn read(&self, storage: &dyn Storage) -> Result<Descriptor> {
-        let text = Self::read_text(&*self.file, &self.path)?;
-        let whole = if checksum_holds(&text) {
-            None
-        } else {
-            self.read_replacement(storage)
-        };
-        Descriptor::parse(whole.as_ref().unwrap_or(&text))
+        Descriptor::parse(&self.read_whole(storage)?.0)
             .map_err(|error| Self::blame(&self.path, error))
+    }
+
+    /// The text that counts, and where it stands.
+    pub(crate) fn read_whole(&self, storage: &dyn Storage) -> Result<(Vec<u8>, Standing)> {
+        let mut text = Self::read_text(&*self.file, &self.path)?;
+        for _ in 0..READS_MAX {
+            if checksum_holds(&text) {
+                return Ok((text, Standing::Whole));
+            }
+            if let Some(whole) = self.read_replacement(storage) {
+                return Ok((whole, Standing::Torn));
+            }
+            // A reader that shares may have met a writer between the two; such a text does not stay.
+            let again = Self::read_text(&*self.file, &self.path)?;
+            if again == text {
+                break;
+            }
+            text = again;
+        }
+        Ok((text, Standing::Edited))
     }
 
     /// The text that a crash kept from replacing this one, if there is one that is whole.
@@ -159,16 +193,18 @@ impl DescriptorFile {
             .to_text()
             .map_err(|error| Self::blame(&self.path, error))?;
         let text = text.as_bytes();
+        // A replacement that may be the only whole text is put in place before another is begun.
+        self.repair(storage)?;
+        self.unsettled.store(true, Ordering::SeqCst);
         let (replacement, file) = self.create_replacement(storage)?;
-        if let Err(error) = fill_replacement(storage, &replacement, &*file, text) {
-            // The old text is untouched; half a replacement helps nobody.
-            let _ = storage.remove(&replacement);
-            return Err(error);
+        let overwritten =
+            fill_replacement(storage, &replacement, &*file, text).map(|()| self.overwrite(text));
+        // Half a replacement helps nobody, and a whole one is needed until the text itself is durable.
+        let is_dispensable = !matches!(overwritten, Ok(Err(_)));
+        if is_dispensable && storage.remove(&replacement).is_ok() {
+            self.unsettled.store(false, Ordering::SeqCst);
         }
-        self.overwrite(text)?;
-        // Should it survive, its text is the descriptor's own.
-        let _ = storage.remove(&replacement);
-        Ok(())
+        overwritten.and_then(|result| result)
     }
 
     fn overwrite(&self, text: &[u8]) -> Result<()> {
@@ -178,18 +214,13 @@ impl DescriptorFile {
         self.file.sync_data().map_err(failed)
     }
 
-    /// An empty file under the first name that is free, or taken by a leftover of ours that is no longer needed: the
-    /// descriptor was repaired when it was opened for writing.
+    /// An empty file under the first name that is free.
     fn create_replacement(&self, storage: &dyn Storage) -> Result<(PathBuf, Box<dyn StorageFile>)> {
         for path in replacement_paths(&self.path) {
-            let failed = |error| Error::io("cannot write", &path, error);
-            if read_own(storage, &path).is_some() {
-                storage.remove(&path).map_err(failed)?;
-            }
             match storage.create_new(&path) {
                 Ok(file) => return Ok((path, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(Error::io("cannot write", &path, error)),
             }
         }
         let text = format!(
@@ -199,21 +230,29 @@ impl DescriptorFile {
         Err(Error::new(ErrorKind::Exists, text))
     }
 
-    /// Before anything else is written: puts the text of a torn descriptor in place, drops replacements left over.
+    /// Puts the text of a torn descriptor in place and drops replacements left over. Does nothing where nothing can
+    /// have been left.
     pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<()> {
-        if !checksum_holds(&Self::read_text(&*self.file, &self.path)?)
-            && let Some(whole) = self.read_replacement(storage)
-        {
+        if !self.unsettled.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if let (whole, Standing::Torn) = self.read_whole(storage)? {
             self.overwrite(&whole)?;
         }
-        for path in replacement_paths(&self.path) {
-            if read_own(storage, &path).is_some() {
-                storage
-                    .remove(&path)
-                    .map_err(|error| Error::io("cannot remove", &path, error))?;
-            }
+        for path in self.leftovers(storage) {
+            storage
+                .remove(&path)
+                .map_err(|error| Error::io("cannot remove", &path, error))?;
         }
+        self.unsettled.store(false, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Replacements that a crash left.
+    pub(crate) fn leftovers(&self, storage: &dyn Storage) -> Vec<PathBuf> {
+        replacement_paths(&self.path)
+            .filter(|path| read_own(storage, path).is_some())
+            .collect()
     }
 }
 
@@ -317,6 +356,7 @@ mod tests {
             let second = replacement_paths(&path).nth(1).unwrap();
             fs::write(&second, new).unwrap();
             fs::write(&path, "{ torn").unwrap();
+            let file = DescriptorFile::open(&OsStorage, &path, Access::ReadWrite).unwrap();
             assert_eq!(file.read(&OsStorage).unwrap().image.file, "new");
             file.repair(&OsStorage).unwrap();
             assert!(!second.exists());

@@ -118,7 +118,6 @@ fn fill(
         file.lock(LockMode::Write)?;
     }
     check_replaceable(storage, path, file)?;
-    file.repair(storage)?;
     let write = |name: String| {
         let mut descriptor = Descriptor::new(name, options.data_format.clone());
         descriptor.durability = options.durability;
