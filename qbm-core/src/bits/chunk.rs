@@ -7,54 +7,77 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) const CHUNK_BITS: u64 = 32768;
 /// Bytes of one chunk in the bitmap file.
 pub(crate) const CHUNK_BYTES: usize = (CHUNK_BITS / 8) as usize;
+const WORD_BITS: u64 = 64;
 const WORDS: usize = CHUNK_BYTES / 8;
 
 /// Bits as little-endian words, and whether the file lacks some of them.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    words: Box<[AtomicU64]>,
+    words: [AtomicU64; WORDS],
     unsaved: AtomicBool,
 }
 
-/// The words that bits `[start, end)` of a chunk fall into, each with the mask of those bits.
-fn masks(start: u64, end: u64) -> impl Iterator<Item = (usize, u64)> {
-    debug_assert!(start < end && end <= CHUNK_BITS);
-    let (first, last) = (start / 64, (end - 1) / 64);
-    (first..=last).map(move |word| {
-        let mut mask = u64::MAX;
-        if word == first {
-            mask &= u64::MAX << (start % 64);
-        }
-        if word == last {
-            mask &= u64::MAX >> (63 - (end - 1) % 64);
-        }
-        (word as usize, mask)
-    })
+/// The word that a bit of a chunk is in; a bit beyond the chunk is in none that exists.
+fn word_of(bit: u64) -> usize {
+    usize::try_from(bit / WORD_BITS).unwrap_or(WORDS)
+}
+
+/// A word with the bits set that are at or after `bit` in its word.
+fn from(bit: u64) -> u64 {
+    let below = u32::try_from(bit % WORD_BITS).unwrap_or(0);
+    u64::MAX.wrapping_shl(below)
 }
 
 impl Chunk {
     pub(crate) fn zeroed() -> Self {
         Self {
-            words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+            words: [const { AtomicU64::new(0) }; WORDS],
             unsaved: AtomicBool::new(false),
         }
     }
 
-    fn word(&self, index: usize) -> u64 {
-        // Acquire pairs with the Release below: who sees a bit also knows that its file write came before.
-        self.words
-            .get(index)
-            .map_or(0, |word| word.load(Ordering::Acquire))
+    /// Calls `visit` with each word that bits `[start, end)` fall into and the mask of those bits, until it says false.
+    fn visit(&self, start: u64, end: u64, visit: impl Fn(&AtomicU64, u64) -> bool) -> bool {
+        debug_assert!(start < end && end <= CHUNK_BITS);
+        let (first, last) = (word_of(start), word_of(end.saturating_sub(1)));
+        let first_mask = from(start);
+        // All up to the last bit; of a multiple of 64 that is the whole word.
+        let last_mask = if end.is_multiple_of(WORD_BITS) {
+            u64::MAX
+        } else {
+            !from(end)
+        };
+        match self.words.get(first..=last) {
+            Some([word]) => visit(word, first_mask & last_mask),
+            Some([first, middle @ .., last]) => {
+                visit(first, first_mask)
+                    && middle.iter().all(|word| visit(word, u64::MAX))
+                    && visit(last, last_mask)
+            }
+            _ => true,
+        }
     }
 
     pub(crate) fn all_set(&self, start: u64, end: u64) -> bool {
-        masks(start, end).all(|(index, mask)| self.word(index) & mask == mask)
+        // Acquire pairs with the Release below: who sees a bit also knows that its file write came before.
+        self.visit(start, end, |word, mask| {
+            word.load(Ordering::Acquire) & mask == mask
+        })
     }
 
     pub(crate) fn set(&self, start: u64, end: u64) {
-        for (index, mask) in masks(start, end) {
-            if let Some(word) = self.words.get(index) {
-                word.fetch_or(mask, Ordering::Release);
+        self.visit(start, end, |word, mask| {
+            word.fetch_or(mask, Ordering::Release);
+            true
+        });
+    }
+
+    /// Sets every bit that is set in `other`.
+    pub(crate) fn merge(&self, other: &Self) {
+        for (word, other) in self.words.iter().zip(&other.words) {
+            let bits = other.load(Ordering::Acquire);
+            if bits != 0 {
+                word.fetch_or(bits, Ordering::Release);
             }
         }
     }
@@ -66,16 +89,30 @@ impl Chunk {
             .sum()
     }
 
+    /// The first bit at or after `start` that is set in `look` of its word.
+    fn next(&self, start: u64, look: impl Fn(u64) -> u64) -> Option<u64> {
+        let first = word_of(start);
+        let words = self.words.iter().enumerate().skip(first);
+        let mut mask = from(start);
+        for (index, word) in words {
+            let bits = look(word.load(Ordering::Acquire)) & mask;
+            if bits != 0 {
+                let base = (index as u64).saturating_mul(WORD_BITS);
+                return Some(base.saturating_add(u64::from(bits.trailing_zeros())));
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
     /// The first bit set at or after `start`.
     pub(crate) fn next_set(&self, start: u64) -> Option<u64> {
-        let first = (start / 64) as usize;
-        (first..WORDS).find_map(|index| {
-            let mut word = self.word(index);
-            if index == first {
-                word &= u64::MAX << (start % 64);
-            }
-            (word != 0).then(|| index as u64 * 64 + u64::from(word.trailing_zeros()))
-        })
+        self.next(start, |word| word)
+    }
+
+    /// The first bit clear at or after `start`.
+    pub(crate) fn next_clear(&self, start: u64) -> Option<u64> {
+        self.next(start, |word| !word)
     }
 
     /// The chunk as the bitmap file holds it.
@@ -124,6 +161,10 @@ mod tests {
                 assert!(chunk.all_set(start, end));
                 assert_eq!(chunk.count(), end - start);
                 assert_eq!(chunk.next_set(0), Some(start));
+                assert_eq!(chunk.next_clear(start), (end < CHUNK_BITS).then_some(end));
+                let copy = Chunk::zeroed();
+                copy.merge(&chunk);
+                assert_eq!(copy.to_bytes(), chunk.to_bytes());
                 if end < CHUNK_BITS {
                     assert_eq!(chunk.next_set(end), None);
                     assert!(!chunk.all_set(start, end + 1));

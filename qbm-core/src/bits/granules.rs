@@ -32,18 +32,23 @@ impl Granularity {
     }
 
     pub(crate) fn bytes(self) -> u64 {
-        1 << self.shift
+        1_u64.wrapping_shl(self.shift) // At most 2^31.
+    }
+
+    /// The granule that a byte is in.
+    fn granule(self, offset_bytes: u64) -> u64 {
+        offset_bytes.wrapping_shr(self.shift)
     }
 
     /// The granules that `[offset, offset + length)` touches, rounded outwards, cut at `bits_count`.
     pub(crate) fn touched(self, offset_bytes: u64, length_bytes: u64, bits_count: u64) -> BitRange {
-        if length_bytes == 0 {
+        let Some(before_last) = length_bytes.checked_sub(1) else {
             return BitRange { start: 0, end: 0 };
-        }
-        let last_byte = offset_bytes.saturating_add(length_bytes - 1);
+        };
+        let last_byte = offset_bytes.saturating_add(before_last);
         BitRange {
-            start: (offset_bytes >> self.shift).min(bits_count),
-            end: ((last_byte >> self.shift) + 1).min(bits_count),
+            start: self.granule(offset_bytes).min(bits_count),
+            end: self.granule(last_byte).saturating_add(1).min(bits_count),
         }
     }
 }

@@ -1,25 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A whole bitmap in memory: a table of chunks, of which only those with a bit set ever exist.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::{BitRange, CHUNK_BITS, Chunk};
+use super::checksum::append_zeros;
+use super::table::Table;
+use super::{BitRange, CHUNK_BITS, CHUNK_BYTES, Chunk};
+use crate::caps;
 
 /// Bits `0..bits_count`. Tests are lock-free; whoever sets bits makes sure of the order against the bitmap file.
 ///
-/// Memory: 16 bytes a chunk of 32,768 bits, and 4 KiB for each chunk that has had a bit set.
+/// No bit at or after `bits_count` is ever set. Memory: at most 8 KiB for each chunk of 32,768 bits that has had a bit set.
 #[derive(Debug)]
 pub(crate) struct BitMap {
     bits_count: u64,
-    chunks: Box<[OnceLock<Arc<Chunk>>]>,
+    table: Table,
+}
+
+/// The first bit of the chunk at `index`.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an index is a bit's number divided by CHUNK_BITS"
+)]
+fn base(index: u64) -> u64 {
+    index * CHUNK_BITS
 }
 
 impl BitMap {
     pub(crate) fn new(bits_count: u64) -> Self {
-        let chunks = (0..bits_count.div_ceil(CHUNK_BITS))
-            .map(|_| OnceLock::new())
-            .collect();
-        Self { bits_count, chunks }
+        debug_assert!(bits_count <= caps::BITMAP_BITS_MAX);
+        Self {
+            bits_count,
+            table: Table::new(bits_count.div_ceil(CHUNK_BITS)),
+        }
     }
 
     pub(crate) fn bits_count(&self) -> u64 {
@@ -27,17 +40,21 @@ impl BitMap {
     }
 
     pub(crate) fn chunks_count(&self) -> u64 {
-        self.chunks.len() as u64
+        self.table.chunks_count()
     }
 
     pub(crate) fn chunk(&self, index: u64) -> Option<&Arc<Chunk>> {
-        self.chunks.get(usize::try_from(index).ok()?)?.get()
+        self.table.get(index)
     }
 
     /// The chunk at `index`, made if it was not there; `None` beyond the table.
     pub(crate) fn chunk_or_zeroed(&self, index: u64) -> Option<&Arc<Chunk>> {
-        let slot = self.chunks.get(usize::try_from(index).ok()?)?;
-        Some(slot.get_or_init(|| Arc::new(Chunk::zeroed())))
+        self.table.get_or_init(index, || Arc::new(Chunk::zeroed()))
+    }
+
+    /// The chunks that exist, in order, each with its index; all others are zero.
+    pub(crate) fn iter_present_chunks(&self) -> impl Iterator<Item = (u64, &Arc<Chunk>)> {
+        self.table.present(0)
     }
 
     /// `range` cut at the chunks' borders: chunk index, and the bits within that chunk.
@@ -45,13 +62,13 @@ impl BitMap {
         let chunks = if range.is_empty() {
             0..0
         } else {
-            range.start / CHUNK_BITS..(range.end - 1) / CHUNK_BITS + 1
+            range.start / CHUNK_BITS..range.end.div_ceil(CHUNK_BITS)
         };
         chunks.map(move |index| {
-            let base = index * CHUNK_BITS;
+            let base = base(index);
             let within = BitRange {
-                start: range.start.max(base) - base,
-                end: range.end.min(base + CHUNK_BITS) - base,
+                start: range.start.saturating_sub(base),
+                end: range.end.saturating_sub(base).min(CHUNK_BITS),
             };
             (index, within)
         })
@@ -74,23 +91,76 @@ impl BitMap {
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.chunks
-            .iter()
-            .filter_map(|slot| slot.get())
-            .map(|chunk| chunk.count())
+        self.iter_present_chunks()
+            .map(|(_, chunk)| chunk.count())
             .sum()
     }
 
     /// The first bit set at or after `start`.
     pub(crate) fn next_set(&self, start: u64) -> Option<u64> {
-        if start >= self.bits_count {
-            return None;
+        self.table
+            .present(start / CHUNK_BITS)
+            .find_map(|(index, chunk)| {
+                let base = base(index);
+                let found = chunk.next_set(start.saturating_sub(base))?;
+                Some(base.saturating_add(found))
+            })
+    }
+
+    /// The first bit clear at or after `start`, and before `bits_count`.
+    pub(crate) fn next_clear(&self, start: u64) -> Option<u64> {
+        let mut bit = start;
+        while bit < self.bits_count {
+            let index = bit / CHUNK_BITS;
+            let Some(chunk) = self.chunk(index) else {
+                return Some(bit);
+            };
+            let found = chunk.next_clear(bit % CHUNK_BITS);
+            bit = base(index).saturating_add(found.unwrap_or(CHUNK_BITS));
+            if found.is_some() {
+                return Some(bit).filter(|bit| *bit < self.bits_count);
+            }
         }
-        (start / CHUNK_BITS..self.chunks_count()).find_map(|index| {
-            let base = index * CHUNK_BITS;
-            let found = self.chunk(index)?.next_set(start.max(base) - base)?;
-            Some(base + found)
-        })
+        None
+    }
+
+    /// The first run of set bits at or after `start`: it begins at `start` if that bit is set, and is as long as it can be.
+    pub(crate) fn next_extent(&self, start: u64) -> Option<BitRange> {
+        let start = self.next_set(start)?;
+        let end = self.next_clear(start).unwrap_or(self.bits_count);
+        Some(BitRange { start, end })
+    }
+
+    /// Sets every bit that is set in `other`, in memory only. Both have bits of one granularity; what `other` has beyond
+    /// the end of this map is left out.
+    pub(crate) fn merge(&self, other: &Self) {
+        for (index, chunk) in other.iter_present_chunks() {
+            let Some(target) = self.chunk_or_zeroed(index) else {
+                break;
+            };
+            let bits_count = self.bits_count.saturating_sub(base(index));
+            if bits_count < CHUNK_BITS && other.bits_count > self.bits_count {
+                target.merge(&cut(chunk, bits_count));
+            } else {
+                target.merge(chunk);
+            }
+        }
+    }
+
+    /// CRC-32C of the bitmap file's bytes. Chunks that do not exist are not looked at.
+    pub(crate) fn crc32c(&self) -> u32 {
+        let file_bytes = caps::bitmap_file_bytes(self.bits_count);
+        let (mut crc, mut end) = (0, 0);
+        for (index, chunk) in self.iter_present_chunks() {
+            let start = base(index) / 8;
+            let bytes = chunk.to_bytes();
+            let length = file_bytes.saturating_sub(start).min(CHUNK_BYTES as u64);
+            let length = usize::try_from(length).unwrap_or(CHUNK_BYTES);
+            crc = append_zeros(crc, start.saturating_sub(end));
+            crc = crc32c::crc32c_append(crc, bytes.get(..length).unwrap_or(&bytes));
+            end = start.saturating_add(length as u64);
+        }
+        append_zeros(crc, file_bytes.saturating_sub(end))
     }
 
     /// The same bits for another size: bits beyond it are dropped, new ones are zero.
@@ -99,18 +169,18 @@ impl BitMap {
     /// chunk that a smaller size cuts is a copy.
     pub(crate) fn resized(&self, bits_count: u64) -> Self {
         let new = Self::new(bits_count);
-        for (index, slot) in self.chunks.iter().enumerate() {
-            let (Some(chunk), Some(target)) = (slot.get(), new.chunks.get(index)) else {
-                continue;
+        for (index, chunk) in self.iter_present_chunks() {
+            let kept = bits_count.saturating_sub(base(index));
+            let make = || {
+                if bits_count < self.bits_count && kept < CHUNK_BITS {
+                    Arc::new(cut(chunk, kept))
+                } else {
+                    Arc::clone(chunk)
+                }
             };
-            let base = index as u64 * CHUNK_BITS;
-            let chunk = if bits_count < self.bits_count && bits_count - base < CHUNK_BITS {
-                Arc::new(cut(chunk, bits_count - base))
-            } else {
-                Arc::clone(chunk)
-            };
-            // A fresh slot takes what it is given.
-            let _ = target.set(chunk);
+            if new.table.get_or_init(index, make).is_none() {
+                break;
+            }
         }
         new
     }
@@ -120,7 +190,9 @@ impl BitMap {
 fn cut(chunk: &Chunk, bits_count: u64) -> Chunk {
     use bitvec::prelude::*;
     let mut bytes = chunk.to_bytes();
-    if let Some(tail) = bytes.view_bits_mut::<Lsb0>().get_mut(bits_count as usize..) {
+    let bits = bytes.view_bits_mut::<Lsb0>();
+    let first = usize::try_from(bits_count).unwrap_or(usize::MAX);
+    if let Some(tail) = bits.get_mut(first..) {
         tail.fill(false);
     }
     let copy = Chunk::zeroed();
@@ -130,47 +202,5 @@ fn cut(chunk: &Chunk, bits_count: u64) -> Chunk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(start: u64, end: u64) -> BitRange {
-        BitRange { start, end }
-    }
-
-    #[test]
-    fn ranges_cross_chunks() {
-        let map = BitMap::new(100_000);
-        assert!(!map.all_set(range(0, 1)));
-        map.set(range(32_000, 70_000));
-        assert!(map.all_set(range(32_000, 70_000)));
-        assert!(!map.all_set(range(31_999, 70_000)));
-        assert!(!map.all_set(range(32_000, 70_001)));
-        assert_eq!(map.count(), 38_000);
-        assert_eq!(map.next_set(0), Some(32_000));
-        assert_eq!(map.next_set(70_000), None);
-        assert_eq!(map.next_set(u64::MAX), None);
-        assert!(map.all_set(range(5, 5)), "nothing is missing from nothing");
-    }
-
-    #[test]
-    fn untouched_chunks_take_no_memory() {
-        let map = BitMap::new(1 << 30);
-        map.set(range(1 << 29, (1 << 29) + 1));
-        let present = (0..map.chunks_count())
-            .filter(|index| map.chunk(*index).is_some())
-            .count();
-        assert_eq!(present, 1);
-    }
-
-    #[test]
-    fn a_smaller_map_forgets_and_a_larger_one_does_not_remember() {
-        let map = BitMap::new(40_000);
-        map.set(range(0, 40_000));
-        let small = map.resized(35_001);
-        assert_eq!(small.count(), 35_001);
-        let large = small.resized(80_000);
-        assert_eq!(large.count(), 35_001);
-        assert_eq!(large.next_set(35_001), None);
-        assert_eq!(map.count(), 40_000, "the old map is as it was");
-    }
-}
+#[path = "map_tests.rs"]
+mod tests;

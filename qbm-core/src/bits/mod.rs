@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bits in memory and in files.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::string_slice
+    )
+)]
+#![allow(dead_code)]
 
+mod checksum;
 mod chunk;
 mod granules;
 mod map;
+mod table;
 
 pub(crate) use chunk::{CHUNK_BITS, CHUNK_BYTES, Chunk};
 pub(crate) use granules::{BitRange, Granularity};
