@@ -13,6 +13,8 @@ pub const BITMAP_NAME_BYTES_MAX: usize = 1023;
 pub const FILE_NAME_BYTES_MAX: usize = 4095;
 /// Longest format name, in bytes.
 pub const FORMAT_NAME_BYTES_MAX: usize = 63;
+/// Most user data of one bitmap, in bytes.
+pub const USER_DATA_BYTES_MAX: usize = 65_536;
 /// Smallest granularity: QEMU's `BDRV_SECTOR_SIZE`.
 pub const GRANULARITY_BYTES_MIN: u64 = 512;
 /// Largest granularity: 2 GiB, the largest power of two QEMU's bitmap API takes.
@@ -61,6 +63,20 @@ pub fn check_bitmap_name(name: &str) -> Result<()> {
             "bitmap name {}: contains a NUL",
             quoted(name)
         )));
+    }
+    Ok(())
+}
+
+/// Checks the length of a bitmap's user data.
+///
+/// # Errors
+/// [`ErrorKind::TooBig`] above [`USER_DATA_BYTES_MAX`].
+pub fn check_user_data_bytes(length_bytes: usize) -> Result<()> {
+    if length_bytes > USER_DATA_BYTES_MAX {
+        return Err(Error::new(
+            ErrorKind::TooBig,
+            format!("{length_bytes} bytes of user data, at most {USER_DATA_BYTES_MAX}"),
+        ));
     }
     Ok(())
 }

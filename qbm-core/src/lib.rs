@@ -36,5 +36,7 @@ mod tracking;
 
 pub use descriptor::{Durability, Seal, Session, probe};
 pub use error::{Error, ErrorKind, Result, quoted};
-pub use image::{Activation, BitmapInfo, CreateOptions, Created, Image, ImageInfo, OpenOptions};
+pub use image::{
+    Activation, BitmapInfo, CreateOptions, Created, DataPath, Extent, Image, ImageInfo, OpenOptions,
+};
 pub use tracking::{Begun, Ticket};

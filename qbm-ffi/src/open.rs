@@ -113,6 +113,7 @@ pub unsafe extern "C" fn qbm_activate(
             size_bytes: given.image_size_bytes,
             read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
             durability: durability(given.durability)?,
+            ..Activation::default()
         })?;
         Ok(0)
     };

@@ -40,6 +40,13 @@ impl Granularity {
         offset_bytes.wrapping_shr(self.shift)
     }
 
+    /// Offset and length in bytes of a run of granules; past 2^64 they stop.
+    pub(crate) fn bytes_of(self, bits: BitRange) -> (u64, u64) {
+        let bytes = |bit: u64| bit.saturating_mul(self.bytes());
+        let start = bytes(bits.start);
+        (start, bytes(bits.end).saturating_sub(start))
+    }
+
     /// The granules that `[offset, offset + length)` touches, rounded outwards, cut at `bits_count`.
     pub(crate) fn touched(self, offset_bytes: u64, length_bytes: u64, bits_count: u64) -> BitRange {
         let Some(before_last) = length_bytes.checked_sub(1) else {

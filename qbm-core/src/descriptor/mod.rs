@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The JSON descriptor: what an image is made of.
 
+mod bitmap;
 mod file;
+mod image_reference;
+mod inconsistent;
 mod object;
 mod parse;
+mod read;
 mod session;
 mod write;
 
 use serde_json::value::RawValue;
 
-pub(crate) use file::{DescriptorFile, directory};
+pub(crate) use bitmap::{AllocationEntry, BitmapEntry};
+pub(crate) use file::{DescriptorFile, Standing, directory};
+pub(crate) use image_reference::{ImageReference, check_format};
+pub(crate) use inconsistent::InconsistentEntry;
 pub(crate) use object::Object;
-pub(crate) use parse::check_format;
+pub(crate) use session::TrustedChange;
 pub use session::{Durability, Seal, Session};
-
-use crate::bits::Granularity;
 
 /// Whether `head`, the first bytes of a file (512 are enough, or all of a shorter one), begins a QBM descriptor.
 ///
@@ -54,51 +59,35 @@ pub(crate) mod key {
     pub(crate) const SEAL: &str = "ext-soft-qbm-seal";
     /// In the QBM object, while the image is open for writing.
     pub(crate) const SESSION: &str = "ext-hard-qbm-session";
-    /// In the outermost object: CRC-32C of the text.
+    /// In the QBM object: changes of the data image that somebody said to trust.
+    pub(crate) const TRUSTED: &str = "ext-soft-qbm-trusted";
+    /// In the outermost object: CRC-32C of the text. In a BITMAP: of the bitmap file after a clean close.
     pub(crate) const CHECKSUM: &str = "ext-soft-qbm-crc32c";
     /// In a BITMAP: whether guest writes set bits.
     pub(crate) const RECORDING: &str = "ext-soft-qbm-recording";
+    /// In a BITMAP: whatever its user keeps with it, in base64.
+    pub(crate) const USER_DATA: &str = "ext-soft-qbm-user-data";
 }
 
-/// An IMAGE: where the guest's data is.
-#[derive(Debug, Clone)]
-pub(crate) struct ImageReference {
-    /// File name, relative to the descriptor's directory unless absolute.
-    pub(crate) file: String,
-    /// QEMU's name of the format.
-    pub(crate) format: String,
-    object: Object,
-}
-
-/// A usable entry of `bitmaps`.
-#[derive(Debug, Clone)]
-pub(crate) struct BitmapEntry {
-    pub(crate) name: String,
-    pub(crate) file: String,
-    pub(crate) granularity: Granularity,
-    pub(crate) recording: bool,
-    object: Object,
-}
-
-/// A bitmap that can only be removed: the entry as it was, and why.
-#[derive(Debug, Clone)]
-pub(crate) struct InconsistentEntry {
-    pub(crate) name: String,
-    /// The BITMAP, kept to the letter even where it is not valid.
-    pub(crate) bitmap: Box<RawValue>,
-    pub(crate) reason: String,
-}
+/// Most elements of `ext-soft-qbm-trusted`; the oldest give way.
+const TRUSTED_MAX: usize = 16;
 
 /// A parsed descriptor. Members that it does not know are kept where they stand.
 #[derive(Debug, Clone)]
 pub(crate) struct Descriptor {
     pub(crate) image: ImageReference,
     pub(crate) bitmaps: Vec<BitmapEntry>,
+    pub(crate) allocation: Option<AllocationEntry>,
     pub(crate) inconsistent: Vec<InconsistentEntry>,
     pub(crate) durability: Option<Durability>,
     pub(crate) session: Option<Session>,
     pub(crate) seal: Option<Seal>,
-    /// Entries of `bitmaps` that broke a rule when the text was read; they are in `inconsistent` too.
+    /// There is a seal, and it cannot be read: nothing is known of how the image was closed.
+    pub(crate) seal_is_damaged: bool,
+    /// Elements of `ext-soft-qbm-trusted`, oldest first.
+    pub(crate) trusted: Vec<Box<RawValue>>,
+    /// What broke a rule without making the descriptor useless: bad bitmaps (they are in `inconsistent` too), bad members
+    /// of ours that are ignored.
     pub(crate) complaints: Vec<String>,
     outer: Object,
     object: Object,
@@ -107,17 +96,20 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// A descriptor for `file`, without bitmaps.
     pub(crate) fn new(file: String, format: String) -> Self {
+        Self::over(ImageReference::new(file, format))
+    }
+
+    fn over(image: ImageReference) -> Self {
         Self {
-            image: ImageReference {
-                file,
-                format,
-                object: Object::default(),
-            },
+            image,
             bitmaps: Vec::new(),
+            allocation: None,
             inconsistent: Vec::new(),
             durability: None,
             session: None,
             seal: None,
+            seal_is_damaged: false,
+            trusted: Vec::new(),
             complaints: Vec::new(),
             outer: Object::default(),
             object: Object::default(),
@@ -142,11 +134,29 @@ impl Descriptor {
     }
 
     pub(crate) fn has_name(&self, name: &str) -> bool {
-        self.bitmap(name).is_some() || self.inconsistent.iter().any(|entry| entry.name == name)
+        self.bitmap(name).is_some()
+            || self.inconsistent.iter().any(|entry| entry.name == name)
+            || self
+                .allocation
+                .as_ref()
+                .is_some_and(|entry| entry.name == name)
+    }
+
+    /// Whether any bitmap, usable or not, has `file` as its file.
+    pub(crate) fn names_file(&self, file: &str) -> bool {
+        let inconsistent = self.inconsistent.iter();
+        self.bitmaps.iter().any(|entry| entry.file == file)
+            || self
+                .allocation
+                .as_ref()
+                .is_some_and(|entry| entry.file == file)
+            || inconsistent
+                .filter_map(InconsistentEntry::file)
+                .any(|other| other == file)
     }
 
     pub(crate) fn names_count(&self) -> usize {
-        self.bitmaps.len() + self.inconsistent.len()
+        self.bitmaps.len() + self.inconsistent.len() + usize::from(self.allocation.is_some())
     }
 
     /// Moves a bitmap to the inconsistent ones; the first reason stays.
@@ -161,6 +171,15 @@ impl Descriptor {
         }
     }
 
+    /// Leaves a trace of a change of the data image that somebody said to trust.
+    pub(crate) fn add_trusted(&mut self, change: &TrustedChange) {
+        let excess = (self.trusted.len() + 1).saturating_sub(TRUSTED_MAX);
+        self.trusted.drain(..excess);
+        // Integers in an object always serialize.
+        self.trusted
+            .extend(serde_json::value::to_raw_value(change).ok());
+    }
+
     /// Takes a bitmap out, usable or not. Returns the file that it named, if it named one.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Option<String>> {
         if let Some(index) = self.bitmaps.iter().position(|entry| entry.name == name) {
@@ -172,41 +191,6 @@ impl Descriptor {
             .position(|entry| entry.name == name)?;
         let entry = self.inconsistent.remove(index);
         Some(entry.file())
-    }
-}
-
-impl BitmapEntry {
-    pub(crate) fn new(
-        name: String,
-        file: String,
-        granularity: Granularity,
-        recording: bool,
-    ) -> Self {
-        Self {
-            name,
-            file,
-            granularity,
-            recording,
-            object: Object::default(),
-        }
-    }
-}
-
-impl InconsistentEntry {
-    fn member<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
-        let object: Object = serde_json::from_str(self.bitmap.get()).ok()?;
-        serde_json::from_str(object.get(name)?.get()).ok()
-    }
-
-    /// The file that the entry names, if it can be made out.
-    pub(crate) fn file(&self) -> Option<String> {
-        self.member(key::FILE)
-    }
-
-    /// The granularity in bytes, if the entry has a valid one.
-    pub(crate) fn granularity_bytes(&self) -> Option<u64> {
-        let bytes = self.member(key::GRANULARITY)?;
-        Granularity::new(bytes).ok().map(Granularity::bytes)
     }
 }
 

@@ -23,6 +23,10 @@ impl Object {
             .map(|(name, value)| (name.as_str(), value.as_ref()))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
         self.iter()
             .find(|(member, _)| *member == name)

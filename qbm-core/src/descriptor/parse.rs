@@ -1,212 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a descriptor's text. It is untrusted.
 //!
-//! A broken rule is an error, with one exception: what is wrong with the values of one dirty bitmap costs that bitmap
-//! only (I5). An unknown key, an `ext-hard-` that is not known and anything that concerns the data stay errors.
+//! A broken rule is an error, with two exceptions: what is wrong with the values of one dirty bitmap costs that bitmap
+//! only, and what is wrong with our own `ext-soft-` members never keeps the disk from opening (I5). An unknown key, an
+//! `ext-hard-` that is not known and anything that concerns the data stay errors.
+
+use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{BitmapEntry, Descriptor, ImageReference, InconsistentEntry, Object, key};
-use crate::bits::Granularity;
+use super::bitmap::{Kind, read_kind};
+use super::read::{check_keys, read, read_object, required, shown};
+use super::{
+    AllocationEntry, BitmapEntry, Descriptor, ImageReference, InconsistentEntry, Object, Session,
+    key,
+};
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
 
-/// Names of the JSON types, for messages.
-fn type_name(value: &RawValue) -> &'static str {
-    match value.get().as_bytes().first() {
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}
-
-/// `value` as a `T`, which `expected` describes.
-fn read<T: DeserializeOwned>(value: &RawValue, place: &str, expected: &str) -> Result<T> {
-    serde_json::from_str(value.get()).map_err(|_| {
-        let shown = if value.get().len() <= 60 {
-            value.get()
-        } else {
-            type_name(value)
-        };
-        Error::invalid(format!("{place}: {shown} is not {expected}"))
-    })
-}
-
-fn read_object(value: &RawValue, place: &str) -> Result<Object> {
+fn read_session(value: &RawValue) -> Result<Session> {
     serde_json::from_str(value.get()).map_err(|error| {
-        if value.get().starts_with('{') {
-            Error::invalid(format!("{place}: {}", without_position(&error)))
-        } else {
-            Error::invalid(format!("{place}: {} is not an object", type_name(value)))
-        }
+        let text = format!(
+            "{}: not a session record that this version knows: {}",
+            key::SESSION,
+            super::read::without_position(&error)
+        );
+        Error::new(ErrorKind::Unsupported, text)
     })
 }
 
-/// serde_json counts lines within the piece it was given; that position would mislead.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
-}
-
-fn required<'a>(object: &'a Object, place: &str, member: &str) -> Result<&'a RawValue> {
-    object
-        .get(member)
-        .ok_or_else(|| Error::invalid(format!("{place}: member {} is missing", quoted(member))))
-}
-
-/// Every member must be known, or be an extension that may be skipped.
-fn check_keys(object: &Object, place: &str, known: &[&str]) -> Result<()> {
-    for (member, _) in object.iter() {
-        if known.contains(&member) || member.starts_with(key::SOFT) {
-            continue;
-        }
-        let at = |what: &str| format!("{place}: {what} {}", quoted(member));
-        return Err(if member.starts_with(key::HARD) {
-            Error::new(
-                ErrorKind::Unsupported,
-                at("this version does not know the required extension"),
-            )
-        } else {
-            Error::invalid(at("unknown member"))
-        });
-    }
-    Ok(())
-}
-
-fn read_file_name(object: &Object, place: &str) -> Result<String> {
-    let at = format!("{place}.{}", key::FILE);
-    let name: String = read(required(object, place, key::FILE)?, &at, "a string")?;
-    if name.is_empty() || name.contains('\0') {
-        return Err(Error::invalid(format!(
-            "{at}: {} is not a file name",
-            quoted(name)
-        )));
-    }
-    if name.len() > caps::FILE_NAME_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "{at}: {} bytes, at most {}",
-            name.len(),
-            caps::FILE_NAME_BYTES_MAX
-        )));
-    }
-    Ok(name)
-}
-
-/// A format name is handed to QEMU as a driver's name: letters, digits, `-`, `_`.
-pub(crate) fn check_format(format: &str) -> Result<()> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if format.is_empty()
-        || format.len() > caps::FORMAT_NAME_BYTES_MAX
-        || !format.bytes().all(is_plain)
-    {
-        return Err(Error::invalid(format!(
-            "{} is not a format name",
-            quoted(format)
-        )));
-    }
-    Ok(())
-}
-
-fn read_image(value: &RawValue, place: &str) -> Result<ImageReference> {
-    let object = read_object(value, place)?;
-    check_keys(&object, place, &[key::FILE, key::FORMAT])?;
-    let file = read_file_name(&object, place)?;
-    let at = format!("{place}.{}", key::FORMAT);
-    let format: String = read(required(&object, place, key::FORMAT)?, &at, "a string")?;
-    check_format(&format).map_err(|error| error.within(&at))?;
-    Ok(ImageReference {
-        file,
-        format,
-        object,
-    })
-}
-
-/// What a reader must not overlook in a BITMAP, whatever else is wrong with it.
-fn check_bitmap_is_dirty(value: &RawValue, place: &str) -> Result<()> {
-    let Ok(object) = serde_json::from_str::<Object>(value.get()) else {
-        return Ok(());
-    };
-    let known = [key::FILE, key::GRANULARITY, key::TYPE, key::BACKING];
-    check_keys(&object, place, &known)?;
-    let Some(kind) = object.get(key::TYPE) else {
-        return Ok(());
-    };
-    match serde_json::from_str::<String>(kind.get()).as_deref() {
-        Ok("dirty") => Ok(()),
-        Ok("allocation") => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{place}.type: allocation bitmaps are not supported"),
-        )),
-        Ok(other) => Err(Error::invalid(format!(
-            "{place}.type: {} is neither \"dirty\" nor \"allocation\"",
-            quoted(other)
-        ))),
-        // No type at all can be told: the entry is damaged, and costs itself.
-        Err(_) => Ok(()),
-    }
-}
-
-fn read_bitmap(name: &str, value: &RawValue, place: &str) -> Result<BitmapEntry> {
-    caps::check_bitmap_name(name)?;
-    let object = read_object(value, place)?;
-    let file = read_file_name(&object, place)?;
-    let at = |member: &str| format!("{place}.{member}");
-    let _: String = read(
-        required(&object, place, key::TYPE)?,
-        &at(key::TYPE),
-        "a string",
-    )?;
-    if object.get(key::BACKING).is_some() {
-        return Err(Error::invalid(format!(
-            "{}: only an allocation bitmap has one",
-            at(key::BACKING)
-        )));
-    }
-    let granularity_bytes: u64 = read(
-        required(&object, place, key::GRANULARITY)?,
-        &at(key::GRANULARITY),
-        "an integer of bytes",
-    )?;
-    let granularity =
-        Granularity::new(granularity_bytes).map_err(|error| error.within(at(key::GRANULARITY)))?;
-    let recording = match object.get(key::RECORDING) {
-        Some(value) => read(value, &at(key::RECORDING), "a boolean")?,
-        None => true,
-    };
-    Ok(BitmapEntry {
-        name: name.to_owned(),
-        file,
-        granularity,
-        recording,
-        object,
-    })
-}
-
-fn read_inconsistent(value: &RawValue, place: &str) -> Result<Vec<InconsistentEntry>> {
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        bitmap: Box<RawValue>,
-        reason: String,
-    }
-    let mut entries = Vec::new();
-    for (name, value) in read_object(value, place)?.iter() {
-        let at = format!("{place}.{}", quoted(name));
-        let Stored { bitmap, reason } =
-            read(value, &at, "an object with \"bitmap\" and \"reason\"")?;
-        entries.push(InconsistentEntry {
-            name: name.to_owned(),
-            bitmap,
-            reason,
-        });
-    }
-    Ok(entries)
+fn too_many(place: &str, count: usize) -> Error {
+    Error::new(
+        ErrorKind::TooBig,
+        format!("{place}: {count} bitmaps, at most {}", caps::BITMAPS_MAX),
+    )
 }
 
 impl Descriptor {
@@ -235,35 +63,56 @@ impl Descriptor {
             key::SESSION,
         ];
         check_keys(&object, key::QBM, &known)?;
-
+        let image = ImageReference::read(required(&object, key::QBM, key::IMAGE)?, key::IMAGE)?;
         let mut descriptor = Self {
-            image: read_image(required(&object, key::QBM, key::IMAGE)?, key::IMAGE)?,
-            bitmaps: Vec::new(),
-            inconsistent: Vec::new(),
-            durability: None,
-            session: None,
-            seal: None,
-            complaints: Vec::new(),
             outer,
-            object: Object::default(),
+            ..Self::over(image)
         };
-        if let Some(value) = object.get(key::INCONSISTENT) {
-            descriptor.inconsistent = read_inconsistent(value, key::INCONSISTENT)?;
-        }
-        if let Some(value) = object.get(key::DURABILITY) {
-            let expected = "\"close\" or \"process\"";
-            descriptor.durability = Some(read(value, key::DURABILITY, expected)?);
-        }
         if let Some(value) = object.get(key::SESSION) {
-            descriptor.session = Some(read(value, key::SESSION, "a session record")?);
+            descriptor.session = Some(read_session(value)?);
         }
-        if let Some(value) = object.get(key::SEAL) {
-            descriptor.seal = Some(read(value, key::SEAL, "a seal")?);
-        }
+        let expected = "a durability that this version knows";
+        descriptor.durability = descriptor.read_soft(&object, key::DURABILITY, expected);
+        descriptor.seal = descriptor.read_soft(&object, key::SEAL, "a seal");
+        descriptor.seal_is_damaged = descriptor.seal.is_none() && object.get(key::SEAL).is_some();
+        descriptor.trusted = descriptor
+            .read_soft(&object, key::TRUSTED, "an array")
+            .unwrap_or_default();
+        descriptor.read_inconsistent(&object)?;
         descriptor.read_bitmaps(&object)?;
         descriptor.object = object;
         descriptor.object.rename(key::BITMAPS_UPPER, key::BITMAPS);
         Ok(descriptor)
+    }
+
+    /// A member of ours in the QBM object that may be ignored; what is wrong with it is a complaint.
+    fn read_soft<T: DeserializeOwned>(
+        &mut self,
+        object: &Object,
+        member: &str,
+        expected: &str,
+    ) -> Option<T> {
+        let value = object.get(member)?;
+        let read = serde_json::from_str(value.get());
+        if read.is_err() {
+            let text = format!("{member}: {} is not {expected}; ignored", shown(value));
+            self.complaints.push(text);
+        }
+        read.ok()
+    }
+
+    fn read_inconsistent(&mut self, object: &Object) -> Result<()> {
+        let expected = "an object with the bitmaps that are inconsistent";
+        let list: Option<Object> = self.read_soft(object, key::INCONSISTENT, expected);
+        let list = list.unwrap_or_default();
+        if list.len() > caps::BITMAPS_MAX {
+            return Err(too_many(key::INCONSISTENT, list.len()));
+        }
+        let entries = list.iter();
+        self.inconsistent = entries
+            .map(|(name, value)| InconsistentEntry::read(name, value))
+            .collect();
+        Ok(())
     }
 
     fn read_bitmaps(&mut self, object: &Object) -> Result<()> {
@@ -280,17 +129,26 @@ impl Descriptor {
             (None, None) => return Ok(()),
         };
         let entries = read_object(value, key::BITMAPS)?;
+        if entries.len() > caps::BITMAPS_MAX {
+            return Err(too_many(key::BITMAPS, entries.len()));
+        }
+        let listed = self.inconsistent.iter().map(|entry| entry.name.clone());
+        let listed: HashSet<String> = listed.collect();
         for (name, value) in entries.iter() {
             let place = format!("{}.{}", key::BITMAPS, quoted(name));
-            check_bitmap_is_dirty(value, &place)?;
-            if self.has_name(name) {
+            if read_kind(value, &place)? == Kind::Allocation {
+                self.read_allocation(name, value, &place)?;
+                continue;
+            }
+            if listed.contains(name) {
                 continue; // Also listed as inconsistent: that is what it is.
             }
-            match read_bitmap(name, value, &place) {
+            match BitmapEntry::read(name, value, &place) {
                 Ok(entry) => self.bitmaps.push(entry),
                 Err(error) => {
                     let reason = error.to_string();
-                    self.complaints.push(reason.clone());
+                    let text = format!("bitmap {} is inconsistent: {reason}", quoted(name));
+                    self.complaints.push(text);
                     self.inconsistent.push(InconsistentEntry {
                         name: name.to_owned(),
                         bitmap: value.to_owned(),
@@ -300,16 +158,19 @@ impl Descriptor {
             }
         }
         if self.names_count() > caps::BITMAPS_MAX {
-            return Err(Error::new(
-                ErrorKind::TooBig,
-                format!(
-                    "{}: {} bitmaps, at most {}",
-                    key::BITMAPS,
-                    self.names_count(),
-                    caps::BITMAPS_MAX
-                ),
-            ));
+            return Err(too_many(key::BITMAPS, self.names_count()));
         }
+        Ok(())
+    }
+
+    fn read_allocation(&mut self, name: &str, value: &RawValue, place: &str) -> Result<()> {
+        if let Some(other) = &self.allocation {
+            return Err(Error::invalid(format!(
+                "{place}: a second allocation bitmap, beside {}",
+                quoted(&other.name)
+            )));
+        }
+        self.allocation = Some(AllocationEntry::read(name, value, place)?);
         Ok(())
     }
 }

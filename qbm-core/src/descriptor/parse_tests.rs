@@ -13,6 +13,7 @@ fn with_bitmap(name: &str, bitmap: &str) -> String {
     )
 }
 
+const ALLOCATION: &str = r#"{"file":"b","granularity-bytes":512,"type":"allocation","backing":{"file":"c","format":"raw"}}"#;
 const GOOD: &str = r#"{"file":"b","granularity-bytes":65536,"type":"dirty"}"#;
 
 #[test]
@@ -80,9 +81,20 @@ fn what_is_wrong_is_named() {
         (
             with_bitmap(
                 "b",
-                r#"{"file":"b","granularity-bytes":512,"type":"allocation"}"#,
+                r#"{"file":"b","granularity-bytes":3000,"type":"allocation"}"#,
             ),
-            "bitmaps.\"b\".type: allocation bitmaps are not supported",
+            "bitmaps.\"b\".granularity-bytes: 3000 is not a power of two",
+        ),
+        (
+            with_bitmap(
+                "b",
+                r#"{"file":"b","granularity-bytes":512,"type":"allocation","backing":{"file":"c"}}"#,
+            ),
+            "bitmaps.\"b\".backing: member \"format\" is missing",
+        ),
+        (
+            with_bitmap("b", &format!("{ALLOCATION},\"c\":{ALLOCATION}")),
+            "bitmaps.\"c\": a second allocation bitmap, beside \"b\"",
         ),
         (
             with_bitmap("b", r#"{"file":"b","granularity-bytes":512,"type":"blue"}"#),
@@ -142,6 +154,14 @@ fn bad_values_of_a_dirty_bitmap_cost_that_bitmap() {
         ),
         ("17", "bitmaps.\"x\": a number is not an object"),
         (
+            r#"{"file":"b","granularity-bytes":512,"type":"dirty","ext-soft-qbm-crc32c":"+0000001"}"#,
+            "bitmaps.\"x\".ext-soft-qbm-crc32c: \"+0000001\" is not eight hexadecimal digits",
+        ),
+        (
+            r#"{"file":"b","granularity-bytes":512,"type":"dirty","ext-soft-qbm-user-data":"A"}"#,
+            "bitmaps.\"x\".ext-soft-qbm-user-data: not base64",
+        ),
+        (
             r#"{"file":"b","granularity-bytes":512,"type":"dirty","backing":{}}"#,
             "bitmaps.\"x\".backing: only an allocation bitmap",
         ),
@@ -193,4 +213,85 @@ fn too_many_bitmaps() {
         parse(&text(caps::BITMAPS_MAX + 1)).unwrap_err().kind(),
         ErrorKind::TooBig
     );
+}
+
+#[test]
+fn what_is_wrong_with_our_own_soft_members_never_keeps_the_disk_from_opening() {
+    for (member, words) in [
+        (
+            r#""ext-soft-qbm-seal":5"#,
+            "ext-soft-qbm-seal: 5 is not a seal",
+        ),
+        (
+            r#""ext-soft-qbm-durability":"eternal""#,
+            "is not a durability",
+        ),
+        (r#""ext-soft-qbm-trusted":{}"#, "is not an array"),
+        (r#""ext-soft-qbm-inconsistent":[]"#, "is not an object"),
+    ] {
+        let qbm = with_bitmap("x", GOOD).replacen('{', &format!("{{{member},"), 1);
+        let descriptor = parse(&qbm).unwrap();
+        assert!(
+            descriptor.complaints[0].contains(words),
+            "{:?}",
+            descriptor.complaints
+        );
+        assert_eq!(descriptor.bitmaps.len(), 1);
+        assert_eq!(descriptor.seal_is_damaged, member.contains("seal"));
+    }
+    let unknown = with_bitmap("x", GOOD).replacen('{', r#"{"ext-hard-qbm-session":{},"#, 1);
+    assert_eq!(parse(&unknown).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn an_entry_among_the_inconsistent_that_cannot_be_read_is_kept() {
+    let list = r#"{"ext-soft-qbm-inconsistent":{"y":17,"z":{"reason":"r","bitmap":{"file":"f"}}},"#;
+    let descriptor = parse(&with_bitmap("x", GOOD).replacen('{', list, 1)).unwrap();
+    let [y, z] = descriptor.inconsistent.as_slice() else {
+        panic!("{:?}", descriptor.inconsistent);
+    };
+    assert_eq!((y.name.as_str(), y.bitmap.get()), ("y", "17"));
+    assert_eq!((z.reason.as_str(), z.file().as_deref()), ("r", Some("f")));
+    let text = descriptor.to_text().unwrap();
+    assert_eq!(
+        Descriptor::parse(text.as_bytes())
+            .unwrap()
+            .inconsistent
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn user_data_is_any_bytes_up_to_its_cap() {
+    let mut descriptor = parse(&with_bitmap("x", GOOD)).unwrap();
+    for length in [0, 1, 2, 3, caps::USER_DATA_BYTES_MAX] {
+        let data: Vec<u8> = (0..length).map(|index| index as u8).collect();
+        descriptor.bitmaps[0].user_data = Some(data.clone());
+        let text = descriptor.to_text().unwrap();
+        let read = Descriptor::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.bitmaps[0].user_data, Some(data), "{length}");
+    }
+    descriptor.bitmaps[0].user_data = Some(vec![0; caps::USER_DATA_BYTES_MAX + 1]);
+    let read = Descriptor::parse(descriptor.to_text().unwrap().as_bytes()).unwrap();
+    assert!(
+        read.inconsistent[0].reason.contains("at most 65536"),
+        "{:?}",
+        read.inconsistent
+    );
+}
+
+#[test]
+fn many_entries_are_refused_at_once() {
+    // Looking for each name among all others took minutes.
+    let many = (0..400_000)
+        .map(|n| format!("\"{n}\":0"))
+        .collect::<Vec<_>>();
+    let many = many.join(",");
+    for member in ["bitmaps", "ext-soft-qbm-inconsistent"] {
+        let qbm = format!(
+            r#"{{"version":1,"image":{{"file":"d","format":"raw"}},"{member}":{{{many}}}}}"#
+        );
+        assert_eq!(parse(&qbm).unwrap_err().kind(), ErrorKind::TooBig);
+    }
 }

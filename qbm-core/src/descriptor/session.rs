@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::storage::Timestamp;
+
 /// Which ends of a session leave the bitmaps usable.
 ///
 /// The power-cut safe level belongs after `Process`: it records in an intent map as well (ARCHITECTURE.md, "Levels").
@@ -55,4 +57,23 @@ pub struct Seal {
     pub generation: u64,
     /// Size of the image then, in bytes.
     pub size_bytes: u64,
+    /// When the data image was modified last, where it is a regular file that the guest sees as it is (format `raw`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<Timestamp>,
+}
+
+/// An element of `ext-soft-qbm-trusted`: the data image was not what the seal says, and somebody said to trust it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct TrustedChange {
+    /// The session that began so.
+    pub(crate) generation: u64,
+    /// What was sealed; nothing after a crash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<Seal>,
+    /// Size of the image that was found, in bytes.
+    pub(crate) size_bytes: u64,
+    /// Its modification time, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) modified: Option<Timestamp>,
 }

@@ -1,75 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing a descriptor's text: known members replaced where they stand, all others kept.
 
-use serde_json::value::{RawValue, to_raw_value};
-
-use super::{BitmapEntry, Descriptor, Object, key};
+use super::{Descriptor, Object, key};
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Stands where the checksum goes while it is computed.
 const CHECKSUM_BLANK: &str = "00000000";
 
-impl BitmapEntry {
-    fn to_object(&self) -> Object {
-        let mut object = self.object.clone();
-        object.set(key::FILE, &self.file);
-        object.set(key::GRANULARITY, &self.granularity.bytes());
-        object.set(key::TYPE, &"dirty");
-        // Recording is what a bitmap does; only the exception is spelt out.
-        object.set_or_unset(key::RECORDING, (!self.recording).then_some(&false));
-        object
-    }
-
-    pub(super) fn to_raw(&self) -> Box<RawValue> {
-        raw(&self.to_object())
-    }
-}
-
-/// `value` as text; what comes here always serializes.
-fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
-    to_raw_value(value).unwrap_or_default()
-}
-
 impl Descriptor {
     fn to_object(&self) -> Object {
-        let mut image = self.image.object.clone();
-        image.set(key::FILE, &self.image.file);
-        image.set(key::FORMAT, &self.image.format);
-
-        let bitmaps: Object = self
-            .bitmaps
-            .iter()
+        let bitmaps = self.bitmaps.iter();
+        let bitmaps = bitmaps.map(|entry| (entry.name.clone(), entry.to_raw()));
+        let allocation = self.allocation.iter();
+        let allocation = allocation.map(|entry| (entry.name.clone(), entry.to_raw()));
+        let bitmaps: Object = bitmaps.chain(allocation).collect();
+        let inconsistent = self.inconsistent.iter();
+        let inconsistent: Object = inconsistent
             .map(|entry| (entry.name.clone(), entry.to_raw()))
-            .collect();
-        let inconsistent: Object = self
-            .inconsistent
-            .iter()
-            .map(|entry| {
-                let mut stored = Object::default();
-                stored.set("reason", &entry.reason);
-                stored.set("bitmap", &entry.bitmap);
-                (entry.name.clone(), raw(&stored))
-            })
             .collect();
 
         let mut object = self.object.clone();
         object.set(key::VERSION, &1);
-        object.set(key::IMAGE, &image);
+        object.set(key::IMAGE, &self.image.to_object());
         object.set(key::BITMAPS, &bitmaps);
         let has_inconsistent = !self.inconsistent.is_empty();
         object.set_or_unset(key::INCONSISTENT, has_inconsistent.then_some(&inconsistent));
         object.set_or_unset(key::DURABILITY, self.durability.as_ref());
         object.set_or_unset(key::SEAL, self.seal.as_ref());
         object.set_or_unset(key::SESSION, self.session.as_ref());
+        let has_trusted = !self.trusted.is_empty();
+        object.set_or_unset(key::TRUSTED, has_trusted.then_some(&self.trusted));
         object
     }
 
     /// The text to store: indented JSON that ends with a line feed and carries its own checksum.
     pub(crate) fn to_text(&self) -> Result<String> {
         let mut outer = self.outer.clone();
-        // QBM comes first in a descriptor that we make: probing looks for it there.
+        // QBM comes first in a descriptor that we make: probing looks for it there. The checksum comes last.
         outer.set(key::QBM, &self.to_object());
+        outer.unset(key::CHECKSUM);
         outer.set(key::CHECKSUM, &CHECKSUM_BLANK);
         // A member set as RawValue is emitted as it is; going through Value indents everything but keeps no exotic
         // number, so the indentation is laid on the text instead.
@@ -92,22 +62,29 @@ impl Descriptor {
     }
 }
 
-/// The text with `digits` as the value of its (last) checksum member.
+/// The text with `digits` as the value of its checksum member.
 fn replace_checksum(text: &str, digits: &str) -> String {
-    match checksum_position(text) {
-        Some(at) => format!("{}{digits}{}", &text[..at], &text[at + digits.len()..]),
+    match split_at_checksum(text) {
+        Some((before, _, after)) => format!("{before}{digits}{after}"),
         None => text.to_owned(),
     }
 }
 
-/// Where the eight digits begin.
-fn checksum_position(text: &str) -> Option<usize> {
-    let member = text.rfind(&format!("\"{}\"", key::CHECKSUM))?;
-    let value = member + key::CHECKSUM.len() + 2;
-    let opening = value + text.get(value..)?.find('"')?;
-    let digits = text.get(opening + 1..opening + 9)?;
-    (text.get(value..opening)?.trim() == ":" && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then_some(opening + 1)
+/// What is before the eight digits, the digits, and what is after them. The checksum is the last member of the outermost
+/// object: the same name elsewhere belongs to a bitmap, or to somebody else.
+fn split_at_checksum(text: &str) -> Option<(&str, &str, &str)> {
+    let value = text.trim_end().strip_suffix('}')?.trim_end();
+    let before_quote = value.strip_suffix('"')?;
+    let start = before_quote.len().checked_sub(CHECKSUM_BLANK.len())?;
+    let (before, digits) = before_quote.split_at_checked(start)?;
+    let member = before.strip_suffix('"')?.trim_end().strip_suffix(':')?;
+    let name = member
+        .trim_end()
+        .strip_suffix('"')?
+        .strip_suffix(key::CHECKSUM)?;
+    let is_member = name.ends_with('"') && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (_, after) = text.split_at_checked(before_quote.len())?;
+    is_member.then_some((before, digits, after))
 }
 
 /// Whether `text` carries the checksum of itself, that is, was written by us and is whole.
@@ -115,12 +92,13 @@ pub(super) fn checksum_holds(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };
-    let Some(at) = checksum_position(text) else {
+    let Some((before, digits, after)) = split_at_checksum(text) else {
         return false;
     };
-    let stored = u32::from_str_radix(&text[at..at + 8], 16);
-    let blank = replace_checksum(text, CHECKSUM_BLANK);
-    stored == Ok(crc32c::crc32c(blank.as_bytes()))
+    let computed = [before, CHECKSUM_BLANK, after]
+        .iter()
+        .fold(0, |crc, piece| crc32c::crc32c_append(crc, piece.as_bytes()));
+    u32::from_str_radix(digits, 16) == Ok(computed)
 }
 
 /// Lays JSON text out with two spaces a level. Strings and numbers stay as they are written.
@@ -201,6 +179,24 @@ mod tests {
             "{\n  \"a,b\": \"x{\\\"[ \\\\\",\n  \"n\": [\n    1e400,\n    {}\n  ],\n  \"e\": []\n}"
         );
         assert_eq!(indent(&pretty), pretty);
+    }
+
+    #[test]
+    fn the_checksum_of_somebody_else_is_left_alone() {
+        // The last member of that name was taken for the text's own, and overwritten.
+        let text = r#"{"ext-soft-qbm-crc32c":"00000000",
+            "QBM":{"version":1,"image":{"file":"d","format":"raw"},"bitmaps":{"b":{"file":"b",
+            "granularity-bytes":512,"type":"dirty","ext-soft-qbm-crc32c":"aabbccdd"}}},
+            "ext-soft-zz":{"ext-soft-qbm-crc32c":"12345678"}}"#;
+        assert!(!checksum_holds(text.as_bytes()));
+        let descriptor = Descriptor::parse(text.as_bytes()).unwrap();
+        let written = descriptor.to_text().unwrap();
+        assert!(checksum_holds(written.as_bytes()), "{written}");
+        assert_eq!(written.matches("\"aabbccdd\"").count(), 1);
+        assert_eq!(written.matches("\"12345678\"").count(), 1);
+        assert_eq!(written.matches(key::CHECKSUM).count(), 3);
+        let again = Descriptor::parse(written.as_bytes()).unwrap();
+        assert_eq!(again.to_text().unwrap(), written);
     }
 
     #[test]

@@ -1,19 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From a descriptor to bitmaps that record, and back.
+//! Beginning and ending a session.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use super::recover::{Verdict, check_length, judge};
+use super::recover::{Found, Modified, Trusted, Verdict, judge};
 use super::{Active, Image, State};
 use crate::caps;
-use crate::descriptor::{BitmapEntry, Descriptor, DescriptorFile, Durability, Seal, Session};
+use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, Session, TrustedChange};
 use crate::error::{Error, Result, quoted};
-use crate::storage::{Access, FileId, StorageFile};
-use crate::tracking::Recorder;
+use crate::storage::Access;
+
+/// Where the data image is, for its modification time to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum DataPath {
+    /// Where the descriptor says.
+    #[default]
+    Stored,
+    /// At this path of the host.
+    File(PathBuf),
+    /// Nowhere that can be looked at: only the size is compared.
+    Unknown,
+}
 
 /// How an image is activated.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Activation {
     /// The data image's size now, in bytes.
     pub size_bytes: u64,
@@ -21,10 +31,12 @@ pub struct Activation {
     pub read_only: bool,
     /// Overrides the stored durability.
     pub durability: Option<Durability>,
+    /// The caller vouches for the data image: that it was written, replaced or cut while the image was closed does not
+    /// make the bitmaps inconsistent. It leaves a trace in the descriptor and a notice.
+    pub trust_data: bool,
+    /// Where the data image is.
+    pub data_path: DataPath,
 }
-
-/// A bitmap that cannot be used, and why.
-type Broken = (String, String);
 
 impl Image {
     /// Recovers, loads the bitmaps and, unless read-only, begins a session; from then on writes are recorded.
@@ -53,24 +65,30 @@ impl Image {
             .storage
             .boot_id()
             .map_err(|error| Error::invalid(format!("cannot read the host's boot id: {error}")))?;
-
+        let found = Found {
+            size_bytes,
+            modified: self.modified(&descriptor, &activation.data_path),
+            boot_id: &boot_id,
+            trust_data: activation.trust_data,
+        };
         let mut active = Active {
             size_bytes,
             durability,
             read_only,
+            data_path: activation.data_path.clone(),
             changed: false,
             loaded: Vec::new(),
         };
         // Beside a running writer nothing on disk is settled: its bitmaps are in use, and stay unread.
         let is_unsettled = self.options.shared && descriptor.session.is_some();
+        let mut recorded_bytes = size_bytes;
         if !is_unsettled {
-            let verdict = judge(&descriptor, size_bytes, &boot_id);
-            if let Verdict::Trusted { crashed: true, .. } = verdict {
-                let text = "the image was not closed cleanly; its bitmaps hold every write (durability process)";
-                self.notice(&mut state, text);
+            let verdict = judge(&descriptor, &found);
+            if let Verdict::Trusted(trusted) = &verdict {
+                recorded_bytes = trusted.recorded_bytes;
+                self.explain(&mut state, &mut descriptor, trusted, &found);
             }
-            let broken = self.load(&state, &descriptor, &verdict, &mut active)?;
-            for (name, reason) in broken {
+            for (name, reason) in self.load(&state, &descriptor, &verdict, &mut active)? {
                 descriptor.set_inconsistent(&name, &reason);
                 let text = format!("bitmap {} is inconsistent: {reason}", quoted(&name));
                 self.notice(&mut state, &text);
@@ -78,24 +96,67 @@ impl Image {
         }
         if read_only {
             state.descriptor = descriptor;
-        } else {
-            let generation = descriptor.generation();
-            descriptor.seal = None;
-            descriptor.session = Some(Session {
-                generation,
-                durability,
-                boot_id,
-                size_bytes,
-                resize_to_bytes: None,
-            });
-            self.commit(&mut state, descriptor)?;
+            state.active = Some(active);
+            return self.fit_loaded(&mut state, recorded_bytes);
         }
+        let generation = descriptor.generation();
+        descriptor.seal = None;
+        descriptor.seal_is_damaged = false;
+        // Files still have the recorded size: a crash from here on finds them at either.
+        descriptor.session = Some(Session {
+            generation,
+            durability,
+            boot_id,
+            size_bytes: recorded_bytes,
+            resize_to_bytes: (recorded_bytes != size_bytes).then_some(size_bytes),
+        });
+        self.commit(&mut state, descriptor)?;
         state.active = Some(active);
-        if !read_only {
-            self.publish(&state);
-            self.tracker.set_writable(true);
+        let begun = self.begin_session(&mut state, recorded_bytes);
+        if begun.is_err() {
+            // The session stays on record, as after a crash.
+            state.active = None;
         }
+        begun
+    }
+
+    /// With the session on record: fits the bitmaps to the image, then lets writes be recorded.
+    fn begin_session(&self, state: &mut State, recorded_bytes: u64) -> Result<()> {
+        self.fit_loaded(state, recorded_bytes)?;
+        let mut descriptor = state.descriptor.clone();
+        if let (Some(session), Some(active)) = (&mut descriptor.session, &state.active)
+            && session.resize_to_bytes.take().is_some()
+        {
+            session.size_bytes = active.size_bytes;
+            self.commit(state, descriptor)?;
+        }
+        self.publish(state);
+        self.tracker.set_writable(true);
         Ok(())
+    }
+
+    /// Tells the operator why bitmaps are trusted where that is not a matter of course, and leaves a trace of what
+    /// somebody vouched for.
+    fn explain(
+        &self,
+        state: &mut State,
+        descriptor: &mut Descriptor,
+        trusted: &Trusted,
+        found: &Found<'_>,
+    ) {
+        if trusted.crashed {
+            let text = "the image was not closed cleanly; its bitmaps hold every write (durability process)";
+            self.notice(state, text);
+        }
+        if let Some(reason) = &trusted.overruled {
+            self.notice(state, &format!("{reason}; trusted all the same, as told"));
+            descriptor.add_trusted(&TrustedChange {
+                generation: descriptor.generation(),
+                sealed: descriptor.seal.clone(),
+                size_bytes: found.size_bytes,
+                modified: found.modified.timestamp(),
+            });
+        }
     }
 
     /// The descriptor file for writing, whole.
@@ -107,125 +168,24 @@ impl Image {
         state.file.repair(&*self.storage)
     }
 
-    /// Loads what can be trusted into `active`; returns the rest.
-    fn load(
-        &self,
-        state: &State,
-        descriptor: &Descriptor,
-        verdict: &Verdict,
-        active: &mut Active,
-    ) -> Result<Vec<Broken>> {
-        let mut broken = Vec::new();
-        let mut opened: Vec<(&BitmapEntry, Box<dyn StorageFile>)> = Vec::new();
-        let mut uses: HashMap<FileId, usize> = HashMap::new();
-        // Neither the descriptor nor the data image may be written as if it were a bitmap (I6).
-        let mut reserved = HashSet::from([state.file.id()?]);
-        if let Ok(data) = self.storage.metadata(&self.resolve(&descriptor.image.file)) {
-            reserved.insert(data.id);
-        }
-        let access = if active.read_only {
-            Access::Read
-        } else {
-            Access::ReadWrite
+    fn data_path(&self, descriptor: &Descriptor, given: &DataPath) -> Option<PathBuf> {
+        // Other formats write their own metadata when QEMU opens and closes them.
+        let path = match given {
+            DataPath::Stored => Some(self.resolve(&descriptor.image.file)),
+            DataPath::File(path) => Some(path.clone()),
+            DataPath::Unknown => None,
         };
-        for entry in &descriptor.bitmaps {
-            if let Verdict::Inconsistent(reason) = verdict {
-                broken.push((entry.name.clone(), reason.clone()));
-                continue;
-            }
-            let path = self.resolve(&entry.file);
-            let file = self.storage.open(&path, access);
-            let file = file.and_then(|file| Ok((file.id()?, file)));
-            match file {
-                Ok((id, _)) if reserved.contains(&id) => {
-                    let text = format!(
-                        "file {} is not a bitmap's own: it is the descriptor or the data image",
-                        quoted(&entry.file)
-                    );
-                    broken.push((entry.name.clone(), text));
-                }
-                Ok((id, file)) => {
-                    *uses.entry(id).or_default() += 1;
-                    opened.push((entry, file));
-                }
-                Err(error) => {
-                    let text = Error::io("cannot open bitmap file", &path, error).to_string();
-                    broken.push((entry.name.clone(), text));
-                }
-            }
-        }
-        for (entry, file) in opened {
-            let is_shared = file
-                .id()
-                .is_ok_and(|id| uses.get(&id).is_none_or(|uses| *uses > 1));
-            let loaded = if is_shared {
-                Err(format!(
-                    "file {} is named by more than one bitmap",
-                    quoted(&entry.file)
-                ))
-            } else {
-                self.load_one(entry, file, verdict, active)
-            };
-            match loaded {
-                Ok(recorder) => active.loaded.push((entry.name.clone(), Arc::new(recorder))),
-                Err(reason) => broken.push((entry.name.clone(), reason)),
-            }
-        }
-        Ok(broken)
+        path.filter(|_| descriptor.image.format == "raw")
     }
 
-    fn load_one(
-        &self,
-        entry: &BitmapEntry,
-        file: Box<dyn StorageFile>,
-        verdict: &Verdict,
-        active: &Active,
-    ) -> std::result::Result<Recorder, String> {
-        let Verdict::Trusted {
-            recorded_bytes,
-            resize_to_bytes,
-            ..
-        } = *verdict
-        else {
-            return Err("not trusted".into());
+    fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Modified {
+        let Some(path) = self.data_path(descriptor, given) else {
+            return Modified::Unknown;
         };
-        let granularity = entry.granularity;
-        let path = self.resolve(&entry.file);
-        let told = |error: Error| error.to_string();
-        let length_bytes = file
-            .length()
-            .map_err(|error| told(Error::io("cannot examine bitmap file", &path, error)))?;
-        check_length(
-            length_bytes,
-            granularity.bytes(),
-            recorded_bytes,
-            resize_to_bytes,
-        )?;
-        // The bits that both the file and the disk have; a resize cut short may have left the file at either length.
-        let size_bytes = active.size_bytes;
-        let bits = |bytes| caps::bits_count(bytes, granularity.bytes()).map_err(told);
-        let known_bits = bits(recorded_bytes.min(size_bytes))?;
-        let recorder = Recorder::load(&path, file, granularity, known_bits, active.durability)
-            .map_err(told)?;
-        if active.read_only {
-            recorder.resize_in_memory(bits(size_bytes)?);
-        } else {
-            recorder.fit(bits(size_bytes)?).map_err(told)?;
+        match self.storage.metadata(&path) {
+            Ok(metadata) if metadata.is_regular => Modified::At(metadata.modified),
+            _ => Modified::NotAFile,
         }
-        if size_bytes > recorded_bytes {
-            // Nobody recorded what happened to the new tail.
-            let tail = size_bytes - recorded_bytes;
-            let recorded = if active.read_only {
-                recorder.set_in_memory(recorded_bytes, tail);
-                true
-            } else {
-                recorder.record(recorded_bytes, tail)
-            };
-            if !recorded {
-                return Err("cannot record that the disk grew".into());
-            }
-        }
-        Ok(recorder)
     }
 
     /// Writes what the files lack, makes it durable and ends the session. Afterwards the image is not active, and may
@@ -253,15 +213,19 @@ impl Image {
             if let Err(error) = recorder.sync() {
                 descriptor.set_inconsistent(name, &error.to_string());
                 first_error.get_or_insert(error.within(format_args!("bitmap {}", quoted(name))));
+            } else if let Some(entry) = descriptor.bitmap_mut(name) {
+                entry.crc32c = Some(recorder.crc32c());
             }
         }
         // A session in which nothing happened leaves the text as it was.
         let changed = active.changed || self.tracker.was_written();
-        let generation = descriptor.generation() + u64::from(changed);
+        let generation = descriptor.generation().saturating_add(u64::from(changed));
         descriptor.session = None;
+        let data_path = self.data_path(&descriptor, &active.data_path);
         descriptor.seal = Some(Seal {
             generation,
             size_bytes: active.size_bytes,
+            modified: data_path.and_then(|path| super::sealable_time(&*self.storage, &path)),
         });
         self.commit(&mut state, descriptor)?;
         first_error.map_or(Ok(()), Err)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Active, Image, State, names};
+use super::{Active, Image, Pending, State, names};
 use crate::bits::Granularity;
 use crate::caps;
 use crate::descriptor::{BitmapEntry, InconsistentEntry};
@@ -51,6 +51,12 @@ fn describe_inconsistent(entry: &InconsistentEntry) -> BitmapInfo {
         in_use: false,
         inconsistent: true,
     }
+}
+
+/// The loaded bitmap of a name.
+pub(super) fn active_recorder(state: &State, name: &str) -> Option<Arc<Recorder>> {
+    let active = state.active.as_ref()?;
+    active.recorder(name).cloned()
 }
 
 impl Image {
@@ -140,7 +146,7 @@ impl Image {
         Ok(granularity)
     }
 
-    fn writable<'a>(&self, state: &'a State) -> Result<&'a Active> {
+    pub(super) fn writable<'a>(&self, state: &'a State) -> Result<&'a Active> {
         state
             .active
             .as_ref()
@@ -185,42 +191,35 @@ impl Image {
         let bits_count = caps::bits_count(active.size_bytes, granularity_bytes)?;
         let durability = active.durability;
         let made = names::create_beside(&*self.storage, &self.path, Some(name), "bitmap")?;
-        let path = made.path;
-        let entry = BitmapEntry::new(name.to_owned(), made.name, granularity, recording);
-        let result = Recorder::create(&path, made.file, granularity, bits_count, durability)
-            .and_then(|recorder| {
-                if all_dirty {
-                    recorder.set_all()?;
-                }
-                self.enlist(&mut state, entry, Arc::new(recorder))
-            });
-        if result.is_err() {
-            // The error that led here is the one to tell.
-            let _ = self.storage.remove(&path);
-        }
-        result
-    }
-
-    /// Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
-    fn enlist(&self, state: &mut State, entry: BitmapEntry, recorder: Arc<Recorder>) -> Result<()> {
-        let name = entry.name.clone();
-        let old = state.descriptor.clone();
-        let mut new = old.clone();
-        new.bitmaps.push(entry);
-        state.descriptor = new.clone();
-        if let Some(active) = &mut state.active {
-            active.loaded.push((name.clone(), recorder));
-        }
-        self.publish(state);
-        let result = self.commit(state, new);
-        if result.is_err() {
-            state.descriptor = old;
-            if let Some(active) = &mut state.active {
-                active.unload(&name);
+        let created = Recorder::create(&made.path, made.file, granularity, bits_count, durability);
+        let filled = created.and_then(|recorder| {
+            if all_dirty {
+                recorder.set_all()?;
             }
-            self.publish(state);
+            Ok(Arc::new(recorder))
+        });
+        let recorder = match filled {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                // The error that led here is the one to tell.
+                let _ = self.storage.remove(&made.path);
+                return Err(error);
+            }
+        };
+        let mut descriptor = state.descriptor.clone();
+        let entry = BitmapEntry::new(name.to_owned(), made.name.clone(), granularity, recording);
+        descriptor.bitmaps.push(entry);
+        // Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
+        let pending = Pending {
+            recorder: recording.then(|| Arc::clone(&recorder)),
+            file: Some(made.name),
+        };
+        self.commit_pending(&mut state, descriptor, pending)?;
+        if let Some(active) = &mut state.active {
+            active.loaded.push((name.to_owned(), recorder));
         }
-        result
+        self.publish(&state);
+        Ok(())
     }
 
     /// Removes a bitmap, consistent or not, and its file. The descriptor no longer has it, durably, when this returns.
@@ -237,14 +236,9 @@ impl Image {
         let Some(file) = descriptor.remove(name) else {
             return Err(self.no_such_bitmap(name));
         };
-        let is_shared = file.as_ref().is_some_and(|file| {
-            let mut others = descriptor.bitmaps.iter().map(|entry| entry.file.clone());
-            let mut broken = descriptor
-                .inconsistent
-                .iter()
-                .filter_map(|entry| entry.file());
-            others.any(|other| other == *file) || broken.any(|other| other == *file)
-        });
+        let is_shared = file
+            .as_ref()
+            .is_some_and(|file| descriptor.names_file(file));
         self.commit(&mut state, descriptor)?;
         if let Some(active) = &mut state.active {
             active.unload(name);
@@ -257,7 +251,7 @@ impl Image {
     }
 
     /// I6, and a descriptor is untrusted: only a bitmap's own file beside the descriptor may go.
-    fn remove_file(&self, state: &mut State, file: &str, is_shared: bool) {
+    pub(super) fn remove_file(&self, state: &mut State, file: &str, is_shared: bool) {
         let path = self.resolve(file);
         let Ok(metadata) = self.storage.metadata(&path) else {
             return;
@@ -282,25 +276,21 @@ impl Image {
     pub fn set_recording(&self, name: &str, recording: bool) -> Result<()> {
         let mut state = self.lock();
         self.writable(&state)?;
-        let old = state.descriptor.clone();
-        let mut new = old.clone();
-        let entry = new
+        let mut descriptor = state.descriptor.clone();
+        let entry = descriptor
             .bitmap_mut(name)
             .ok_or_else(|| self.no_such_bitmap(name))?;
         if entry.recording == recording {
             return Ok(());
         }
         entry.recording = recording;
-        if recording {
-            state.descriptor = new.clone();
-            self.publish(&state);
-        }
-        let result = self.commit(&mut state, new);
-        if result.is_err() {
-            state.descriptor = old;
-        }
+        let pending = Pending {
+            recorder: active_recorder(&state, name).filter(|_| recording),
+            file: None,
+        };
+        self.commit_pending(&mut state, descriptor, pending)?;
         self.publish(&state);
-        result
+        Ok(())
     }
 
     /// Gives a bitmap up, durably: it can only be removed from now on. Waits for the disk.
@@ -316,14 +306,8 @@ impl Image {
         self.retire(&mut state, name, reason)
     }
 
-    fn loaded(&self, name: &str) -> Result<Arc<Recorder>> {
-        let state = self.lock();
-        state
-            .active
-            .as_ref()
-            .and_then(|active| active.recorder(name))
-            .cloned()
-            .ok_or_else(|| self.no_such_bitmap(name))
+    pub(super) fn loaded(&self, name: &str) -> Result<Arc<Recorder>> {
+        active_recorder(&self.lock(), name).ok_or_else(|| self.no_such_bitmap(name))
     }
 
     fn loaded_for_writing(&self, name: &str) -> Result<Arc<Recorder>> {

@@ -38,7 +38,7 @@ impl Image {
     /// Makes a descriptor at `path`, and, unless one is adopted, a sparse raw data image `<path>.raw` beside it.
     ///
     /// An existing file at `path` is replaced only if it is empty or a QBM descriptor; what it named is left alone. An
-    /// adopted image is not opened. Durable when this returns. After an error nothing new is left.
+    /// adopted image is opened for reading at most. Durable when this returns. After an error nothing new is left.
     ///
     /// # Errors
     /// Bad options; `path` is something else than a descriptor, or in use; whatever the system says.
@@ -119,11 +119,14 @@ fn fill(
     }
     check_replaceable(storage, path, file)?;
     let write = |name: String| {
+        let is_raw = options.data_format == "raw";
+        let modified = is_raw.then(|| super::sealable_time(storage, &names::resolve(path, &name)));
         let mut descriptor = Descriptor::new(name, options.data_format.clone());
         descriptor.durability = options.durability;
         descriptor.seal = Some(Seal {
             generation: 0,
             size_bytes,
+            modified: modified.flatten(),
         });
         file.write(storage, &descriptor)
     };

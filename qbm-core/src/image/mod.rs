@@ -8,21 +8,26 @@
 mod activate;
 mod bitmaps;
 mod create;
+mod extents;
+mod load;
 mod names;
+mod operations;
 mod recover;
+mod replace;
 mod resize;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use activate::Activation;
+pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
+pub use extents::Extent;
 
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::storage::{Access, LockMode, Storage};
+use crate::storage::{Access, LockMode, Storage, Timestamp};
 use crate::tracking::{Begun, Recorder, Ticket, Tracker};
 
 /// Notices kept for the caller; older ones give way.
@@ -68,6 +73,7 @@ struct Active {
     size_bytes: u64,
     durability: Durability,
     read_only: bool,
+    data_path: DataPath,
     /// The descriptor says something else than at the session's begin.
     changed: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
@@ -93,7 +99,19 @@ struct State {
     descriptor: Descriptor,
     file: DescriptorFile,
     active: Option<Active>,
+    /// Bitmaps under which a change of the descriptor failed.
+    pending: Vec<Pending>,
     notices: VecDeque<String>,
+}
+
+/// A bitmap as a text has it of which it is not known whether the disk has it: while it is written, and after that
+/// failed, a crash may bring the old text back or the new one. Until a change succeeds it must miss no write either (I1).
+#[derive(Debug)]
+struct Pending {
+    /// Unless it does not record.
+    recorder: Option<Arc<Recorder>>,
+    /// Its own file, which goes if the bitmap does not come to be.
+    file: Option<String>,
 }
 
 /// An open image. All of it may be used from several threads at once.
@@ -128,6 +146,14 @@ impl Image {
             })?;
         }
         let mut descriptor = file.read(&*storage)?;
+        if let Some(allocation) = &descriptor.allocation {
+            let text = format!(
+                "descriptor {}: bitmaps.{}.type: allocation bitmaps are not supported",
+                quoted(path.display()),
+                quoted(&allocation.name)
+            );
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         let complaints = std::mem::take(&mut descriptor.complaints);
         let image = Self {
             storage,
@@ -137,6 +163,7 @@ impl Image {
                 descriptor,
                 file,
                 active: None,
+                pending: Vec::new(),
                 notices: VecDeque::new(),
             }),
             tracker: Tracker::new(),
@@ -222,6 +249,14 @@ impl Image {
                 "a write could not be recorded in the bitmap file",
             )?;
         }
+        let pending = state.pending.iter();
+        let mut recorders = pending.filter_map(|pending| pending.recorder.as_ref());
+        if recorders.any(|recorder| recorder.has_failed()) {
+            // Whichever text the disk has, after this it is ours, and without that bitmap.
+            let descriptor = state.descriptor.clone();
+            self.commit(&mut state, descriptor)?;
+            self.publish(&state);
+        }
         Ok(())
     }
 
@@ -275,20 +310,51 @@ impl Image {
         if let Some(active) = &mut state.active {
             active.changed = true;
         }
+        // Now the disk has this text and no other.
+        for pending in std::mem::take(&mut state.pending) {
+            let file = pending
+                .file
+                .filter(|file| !state.descriptor.names_file(file));
+            if let Some(file) = file {
+                // Where it cannot be removed it is an orphan, which `check` finds.
+                let _ = self.storage.remove(&self.resolve(&file));
+            }
+        }
         Ok(())
     }
 
-    /// The recorders of the bitmaps that record.
+    /// Stores a descriptor in which a bitmap is another than before. If it records, it does so before the text that says
+    /// so is on disk.
+    fn commit_pending(
+        &self,
+        state: &mut State,
+        descriptor: Descriptor,
+        pending: Pending,
+    ) -> Result<()> {
+        state.pending.push(pending);
+        self.publish(state);
+        self.commit(state, descriptor)
+    }
+
+    /// The recorders of the bitmaps that record, or may have to.
     fn publish(&self, state: &State) {
         let recording = state.active.iter().flat_map(|active| {
-            state
-                .descriptor
-                .bitmaps
-                .iter()
-                .filter(|entry| entry.recording)
-                .filter_map(|entry| active.recorder(&entry.name).cloned())
+            let loaded = active.loaded.iter();
+            let recording = loaded.filter(|(name, _)| {
+                let entry = state.descriptor.bitmap(name);
+                entry.is_some_and(|entry| entry.recording)
+            });
+            recording.map(|(_, recorder)| recorder)
         });
-        self.tracker.publish(recording.collect());
+        let pending = state.pending.iter();
+        let pending = pending.filter_map(|pending| pending.recorder.as_ref());
+        let mut recorders: Vec<Arc<Recorder>> = Vec::new();
+        for recorder in recording.chain(pending) {
+            if !recorders.iter().any(|known| Arc::ptr_eq(known, recorder)) {
+                recorders.push(Arc::clone(recorder));
+            }
+        }
+        self.tracker.publish(recorders);
     }
 
     /// Makes a loaded bitmap inconsistent on disk, then forgets it.
@@ -306,6 +372,17 @@ impl Image {
         );
         Ok(())
     }
+}
+
+/// The modification time that a seal keeps: of a regular file, settled.
+fn sealable_time(storage: &dyn Storage, path: &Path) -> Option<Timestamp> {
+    let metadata = storage.metadata(path).ok()?;
+    if !metadata.is_regular {
+        return None;
+    }
+    // Without it a change is not noticed; that is no reason to keep the image in use.
+    let settled = storage.settled_metadata(path).ok()?;
+    Some(settled.modified)
 }
 
 #[cfg(test)]

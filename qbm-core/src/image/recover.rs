@@ -1,70 +1,156 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What bitmaps are worth when an image is found: after a clean close, a crash, a foreign resize (I2).
+//! What bitmaps are worth when an image is found: after a clean close, a crash, a change behind QBM's back (I2).
 
 use crate::caps;
-use crate::descriptor::{Descriptor, Durability, Session};
+use crate::descriptor::{Descriptor, Durability, Seal, Session};
 use crate::error::Result;
+use crate::storage::Timestamp;
 
-/// What the descriptor and the data image's size say about all bitmaps together.
+/// What can be seen of the data image's modification time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Modified {
+    /// A regular file that the guest sees as it is.
+    At(Timestamp),
+    /// Something else, or gone.
+    NotAFile,
+    /// It is not for us to look: another node, or a format that writes by itself.
+    Unknown,
+}
+
+impl Modified {
+    /// As a seal keeps it.
+    pub(super) fn timestamp(self) -> Option<Timestamp> {
+        match self {
+            Self::At(timestamp) => Some(timestamp),
+            Self::NotAFile | Self::Unknown => None,
+        }
+    }
+}
+
+/// The image as it is found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) size_bytes: u64,
+    pub(super) modified: Modified,
+    /// Of this boot.
+    pub(super) boot_id: &'a str,
+    /// Somebody vouches for the data image.
+    pub(super) trust_data: bool,
+}
+
+/// What the descriptor and the data image say about all bitmaps together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Bitmap files fit `recorded_bytes` and hold every write.
-    Trusted {
-        /// Size of the image that the bitmap files were made for.
-        recorded_bytes: u64,
-        /// A resize to this size was under way: files may have either length.
-        resize_to_bytes: Option<u64>,
-        /// The writer crashed; told to the operator.
-        crashed: bool,
-    },
+    /// Bitmap files fit the recorded size and hold every write.
+    Trusted(Trusted),
     /// No bitmap can be trusted, for this reason.
     Inconsistent(String),
 }
 
-/// Judges an image whose data image has `size_bytes` now. `boot_id`: of this boot.
-pub(super) fn judge(descriptor: &Descriptor, size_bytes: u64, boot_id: &str) -> Verdict {
-    let Some(session) = &descriptor.session else {
-        let recorded_bytes = descriptor
-            .seal
-            .as_ref()
-            .map_or(size_bytes, |seal| seal.size_bytes);
-        return by_size(recorded_bytes, None, size_bytes, false);
-    };
+/// Why bitmaps are trusted, and what their files look like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Trusted {
+    /// Size of the image that the bitmap files were made for.
+    pub(super) recorded_bytes: u64,
+    /// A resize to this size was under way: files may have either length.
+    pub(super) resize_to_bytes: Option<u64>,
+    /// The writer crashed; told to the operator. Otherwise the image was closed, and checksums hold.
+    pub(super) crashed: bool,
+    /// What would have made every bitmap inconsistent, had nobody vouched for the data image.
+    pub(super) overruled: Option<String>,
+}
+
+/// Judges an image as it is found.
+pub(super) fn judge(descriptor: &Descriptor, found: &Found<'_>) -> Verdict {
+    if let Some(session) = &descriptor.session {
+        return judge_crash(session, found);
+    }
+    match &descriptor.seal {
+        Some(seal) => judge_seal(seal, found),
+        None if descriptor.seal_is_damaged => {
+            Verdict::Inconsistent("the seal of the image cannot be read".into())
+        }
+        // As proposed: nothing is recorded, so nothing can be held against it.
+        None => Verdict::Trusted(Trusted {
+            recorded_bytes: found.size_bytes,
+            ..Trusted::default()
+        }),
+    }
+}
+
+fn judge_crash(session: &Session, found: &Found<'_>) -> Verdict {
     match session.durability {
         Durability::Close => {
-            Verdict::Inconsistent("the image was not closed cleanly (durability close)".into())
+            return Verdict::Inconsistent(
+                "the image was not closed cleanly (durability close)".into(),
+            );
         }
-        Durability::Process => judge_crash(session, size_bytes, boot_id),
+        // It survives its process: the page cache that took the bits must still be the same one.
+        Durability::Process if session.boot_id != found.boot_id => {
+            return Verdict::Inconsistent(
+                "the image was not closed cleanly and the host has restarted since (durability process)".into(),
+            );
+        }
+        Durability::Process => {}
+    }
+    let is_ours = session.resize_to_bytes == Some(found.size_bytes);
+    let shrank = shrank(session.size_bytes, found.size_bytes).filter(|_| !is_ours);
+    let trusted = Trusted {
+        recorded_bytes: session.size_bytes,
+        resize_to_bytes: session.resize_to_bytes,
+        crashed: true,
+        overruled: None,
+    };
+    unless(shrank, found, trusted)
+}
+
+fn judge_seal(seal: &Seal, found: &Found<'_>) -> Verdict {
+    let complaint = shrank(seal.size_bytes, found.size_bytes)
+        // Growing changes the modification time too: a file that grew is taken at its word.
+        .or_else(|| changed(seal, found.modified).filter(|_| seal.size_bytes == found.size_bytes));
+    let trusted = Trusted {
+        recorded_bytes: seal.size_bytes,
+        ..Trusted::default()
+    };
+    unless(complaint, found, trusted)
+}
+
+/// `trusted`, unless there is a complaint about the data image that nobody overrules.
+fn unless(complaint: Option<String>, found: &Found<'_>, mut trusted: Trusted) -> Verdict {
+    match complaint {
+        Some(reason) if !found.trust_data => Verdict::Inconsistent(reason),
+        complaint => {
+            trusted.overruled = complaint;
+            Verdict::Trusted(trusted)
+        }
     }
 }
 
-/// `process` survives its process: the page cache that took the bits must still be the same one.
-fn judge_crash(session: &Session, size_bytes: u64, boot_id: &str) -> Verdict {
-    if session.boot_id != boot_id {
-        return Verdict::Inconsistent(
-            "the image was not closed cleanly and the host has restarted since (durability process)".into(),
-        );
-    }
-    by_size(
-        session.size_bytes,
-        session.resize_to_bytes,
-        size_bytes,
-        true,
-    )
+fn shrank(recorded_bytes: u64, size_bytes: u64) -> Option<String> {
+    (size_bytes < recorded_bytes).then(|| {
+        format!("the data image shrank from {recorded_bytes} to {size_bytes} bytes while the image was closed")
+    })
 }
 
-fn by_size(recorded: u64, resize_to: Option<u64>, size_bytes: u64, crashed: bool) -> Verdict {
-    // Smaller than recorded is fine only if it was us who shrank it.
-    if size_bytes < recorded && resize_to != Some(size_bytes) {
-        return Verdict::Inconsistent(format!(
-            "the data image shrank from {recorded} to {size_bytes} bytes while the image was closed"
-        ));
+fn changed(seal: &Seal, modified: Modified) -> Option<String> {
+    let sealed = seal.modified?;
+    match modified {
+        Modified::At(now) if now == sealed => None,
+        Modified::At(now) => Some(format!(
+            "the data image was written or replaced while the image was closed (modified at {}, sealed at {})",
+            seconds(now),
+            seconds(sealed)
+        )),
+        Modified::NotAFile => Some(
+            "the data image is not the file any more that it was when the image was closed".into(),
+        ),
+        Modified::Unknown => None,
     }
-    Verdict::Trusted {
-        recorded_bytes: recorded,
-        resize_to_bytes: resize_to,
-        crashed,
-    }
+}
+
+/// Seconds since the epoch, as `stat -c %.9Y` prints them.
+fn seconds(timestamp: Timestamp) -> String {
+    format!("{}.{:09}", timestamp.seconds, timestamp.nanoseconds)
 }
 
 /// Checks a bitmap file's length; `Err` is the reason that the bitmap is inconsistent.
@@ -89,63 +175,5 @@ pub(super) fn check_length(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::descriptor::Seal;
-
-    fn judged(
-        session: Option<(Durability, u64, Option<u64>)>,
-        seal: Option<u64>,
-        size_bytes: u64,
-        boot_id: &str,
-    ) -> bool {
-        let mut descriptor = Descriptor::new("d".into(), "raw".into());
-        descriptor.session = session.map(|(durability, size_bytes, resize_to_bytes)| Session {
-            generation: 0,
-            durability,
-            boot_id: "this".into(),
-            size_bytes,
-            resize_to_bytes,
-        });
-        descriptor.seal = seal.map(|size_bytes| Seal {
-            generation: 1,
-            size_bytes,
-        });
-        matches!(
-            judge(&descriptor, size_bytes, boot_id),
-            Verdict::Trusted { .. }
-        )
-    }
-
-    #[test]
-    fn who_is_trusted() {
-        use Durability::{Close, Process};
-        assert!(
-            judged(None, None, 5120, "any"),
-            "as proposed: nothing recorded"
-        );
-        assert!(judged(None, Some(5120), 5120, "any"));
-        assert!(judged(None, Some(5120), 9999, "any"), "grown");
-        assert!(!judged(None, Some(5120), 512, "any"), "shrunk");
-        assert!(!judged(Some((Close, 5120, None)), None, 5120, "this"));
-        assert!(judged(Some((Process, 5120, None)), None, 5120, "this"));
-        assert!(!judged(Some((Process, 5120, None)), None, 5120, "other"));
-        assert!(!judged(Some((Process, 5120, None)), None, 512, "this"));
-        assert!(judged(Some((Process, 5120, Some(512))), None, 512, "this"));
-        assert!(!judged(
-            Some((Process, 5120, Some(1024))),
-            None,
-            512,
-            "this"
-        ));
-    }
-
-    #[test]
-    fn lengths() {
-        check_length(2, 512, 512 * 9, None).unwrap();
-        check_length(1, 512, 512 * 9, None).unwrap_err();
-        check_length(3, 512, 512 * 9, None).unwrap_err();
-        check_length(1, 512, 512 * 9, Some(512)).unwrap();
-        check_length(0, 512, u64::MAX / 4, None).unwrap_err();
-    }
-}
+#[path = "recover_tests.rs"]
+mod tests;

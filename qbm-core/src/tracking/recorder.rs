@@ -53,17 +53,19 @@ impl Recorder {
         ))
     }
 
-    /// The bits that `file` holds. Bits at and after `bits_count` are padding and not looked at.
+    /// The bits that `file` holds, and whether any after them was set. Such padding does not count, and is zero again
+    /// after the next clean close.
     pub(crate) fn load(
         path: &Path,
         file: Box<dyn StorageFile>,
         granularity: Granularity,
         bits_count: u64,
         durability: Durability,
-    ) -> Result<Self> {
-        let map = read_bits(&*file, bits_count)
+    ) -> Result<(Self, bool)> {
+        let (map, padding_was_set) = read_bits(&*file, bits_count)
             .map_err(|error| Error::io("cannot read bitmap file", path, error))?;
-        Ok(Self::over(path, file, granularity, map, durability))
+        let recorder = Self::over(path, file, granularity, map, durability);
+        Ok((recorder, padding_was_set))
     }
 
     fn over(
@@ -231,6 +233,43 @@ impl Recorder {
             .load()
             .next_set(offset_bytes / self.granularity.bytes())?;
         Some(bit * self.granularity.bytes())
+    }
+
+    /// The first run of dirty granules at or after the granule that holds `offset_bytes`, as bits.
+    pub(crate) fn next_extent(&self, offset_bytes: u64) -> Option<BitRange> {
+        self.map
+            .load()
+            .next_extent(offset_bytes / self.granularity.bytes())
+    }
+
+    /// CRC-32C of the bitmap file's bytes, as they are once everything is saved.
+    pub(crate) fn crc32c(&self) -> u32 {
+        self.map.load().crc32c()
+    }
+
+    /// Adds what is dirty in `other`, in memory only: for a bitmap that is not on record before its next
+    /// [`sync`](Self::sync).
+    pub(crate) fn absorb(&self, other: &Self) {
+        // Under the lock, no save can come between a bit and its chunk's being marked.
+        let _file = self.lock();
+        let map = self.map.load();
+        let theirs = other.map.load();
+        if self.granularity == other.granularity {
+            map.merge(&theirs);
+        } else {
+            let mut next = 0;
+            while let Some(bits) = theirs.next_extent(next) {
+                let (offset_bytes, length_bytes) = other.granularity.bytes_of(bits);
+                map.set(
+                    self.granularity
+                        .touched(offset_bytes, length_bytes, map.bits_count()),
+                );
+                next = bits.end;
+            }
+        }
+        for (_, chunk) in map.iter_present_chunks() {
+            chunk.mark_unsaved();
+        }
     }
 
     /// Dirty granules.
@@ -415,7 +454,8 @@ fn clear_from(bytes: &mut [u8; CHUNK_BYTES], bits_count: u64) {
 }
 
 /// Reads `bits_count` bits, skipping what the file system knows to be zero.
-fn read_bits(file: &dyn StorageFile, bits_count: u64) -> std::io::Result<BitMap> {
+fn read_bits(file: &dyn StorageFile, bits_count: u64) -> std::io::Result<(BitMap, bool)> {
+    let mut padding_was_set = false;
     let map = BitMap::new(bits_count);
     let file_bytes = caps::bitmap_file_bytes(bits_count);
     let mut buffer = vec![0; LOAD_BYTES.min((map.chunks_count() as usize) * CHUNK_BYTES)];
@@ -430,7 +470,7 @@ fn read_bits(file: &dyn StorageFile, bits_count: u64) -> std::io::Result<BitMap>
             };
             file.read_at(at, piece)?;
             for (index, bytes) in piece.chunks(CHUNK_BYTES).enumerate() {
-                load_chunk(&map, at / CHUNK_BYTES as u64 + index as u64, bytes);
+                padding_was_set |= load_chunk(&map, at / CHUNK_BYTES as u64 + index as u64, bytes);
             }
             at += length as u64;
         }
@@ -439,10 +479,11 @@ fn read_bits(file: &dyn StorageFile, bits_count: u64) -> std::io::Result<BitMap>
             break;
         }
     }
-    Ok(map)
+    Ok((map, padding_was_set))
 }
 
-fn load_chunk(map: &BitMap, index: u64, bytes: &[u8]) {
+/// Takes over a chunk as the file holds it; returns whether padding was set in it.
+fn load_chunk(map: &BitMap, index: u64, bytes: &[u8]) -> bool {
     let mut whole = [0; CHUNK_BYTES];
     if let Some(start) = whole.get_mut(..bytes.len()) {
         start.copy_from_slice(bytes);
@@ -457,9 +498,10 @@ fn load_chunk(map: &BitMap, index: u64, bytes: &[u8]) {
     {
         chunk.replace(&whole);
         if whole != as_read {
-            chunk.mark_unsaved(); // Padding is zero again at the next clean close.
+            chunk.mark_unsaved();
         }
     }
+    whole != as_read
 }
 
 #[cfg(test)]

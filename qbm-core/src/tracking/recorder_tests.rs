@@ -41,6 +41,7 @@ fn reload(bitmap: &Bitmap, bits_count: u64) -> Recorder {
         Durability::Process,
     )
     .unwrap()
+    .0
 }
 
 #[test]

@@ -177,6 +177,7 @@ fn read_only_changes_nothing() {
         size_bytes: MIB,
         read_only: true,
         durability: None,
+        ..Activation::default()
     };
     image.activate(&activation).unwrap();
     assert_eq!(dirty(&image, "b", 512), [0], "the recovered view");

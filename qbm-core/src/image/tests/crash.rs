@@ -60,6 +60,7 @@ fn a_bitmap_whose_session_is_elsewhere_is_in_use() {
         size_bytes: MIB,
         read_only: true,
         durability: None,
+        ..Activation::default()
     };
     image.activate(&activation).unwrap();
     let bitmaps = image.bitmaps();

@@ -59,6 +59,7 @@ impl Disk {
                 size_bytes: self.data_bytes(),
                 read_only: false,
                 durability: Some(durability),
+                ..Activation::default()
             })
             .unwrap();
         image

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ext-soft-qbm-inconsistent`: bitmaps that can only be removed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::bitmap::decode_user_data;
+use super::{Object, key};
+use crate::bits::Granularity;
+
+/// A bitmap that can only be removed: the entry as it was, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct InconsistentEntry {
+    pub(crate) name: String,
+    /// The BITMAP, kept to the letter even where it is not valid.
+    pub(crate) bitmap: Box<RawValue>,
+    pub(crate) reason: String,
+}
+
+/// An element of the list.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    reason: String,
+    bitmap: Box<RawValue>,
+}
+
+impl InconsistentEntry {
+    /// An element that cannot be read is still a bitmap that cannot be used.
+    pub(super) fn read(name: &str, value: &RawValue) -> Self {
+        let stored = serde_json::from_str(value.get()).unwrap_or_else(|_| Stored {
+            reason: "its entry among the inconsistent bitmaps cannot be read".into(),
+            bitmap: value.to_owned(),
+        });
+        Self {
+            name: name.to_owned(),
+            bitmap: stored.bitmap,
+            reason: stored.reason,
+        }
+    }
+
+    pub(super) fn to_raw(&self) -> Box<RawValue> {
+        let stored = Stored {
+            reason: self.reason.clone(),
+            bitmap: self.bitmap.clone(),
+        };
+        // Text always serializes.
+        to_raw_value(&stored).unwrap_or_default()
+    }
+
+    fn member<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let object: Object = serde_json::from_str(self.bitmap.get()).ok()?;
+        serde_json::from_str(object.get(name)?.get()).ok()
+    }
+
+    /// The file that the entry names, if it can be made out.
+    pub(crate) fn file(&self) -> Option<String> {
+        self.member(key::FILE)
+    }
+
+    /// The granularity in bytes, if the entry has a valid one.
+    pub(crate) fn granularity_bytes(&self) -> Option<u64> {
+        let bytes = self.member(key::GRANULARITY)?;
+        Granularity::new(bytes).ok().map(Granularity::bytes)
+    }
+
+    /// The user data, if the entry has any that can be read.
+    pub(crate) fn user_data(&self) -> Option<Vec<u8>> {
+        decode_user_data(&self.member::<String>(key::USER_DATA)?).ok()
+    }
+}
