@@ -12,6 +12,7 @@
 //! | `descriptor` | the JSON text: parse, write, replace atomically |
 //! | `bits` | bits in memory, byte ranges to bits |
 //! | [`storage`] | the seam to files and host |
+//! | [`check`] | what is wrong with an image, and mending it |
 //! | [`caps`] | limits of the format |
 //!
 //! The invariants I1 to I7 that comments name are listed in ARCHITECTURE.md.
@@ -28,6 +29,7 @@
 
 mod bits;
 pub mod caps;
+pub mod check;
 mod descriptor;
 mod error;
 pub mod image;

@@ -86,9 +86,12 @@ pub(crate) struct Descriptor {
     pub(crate) seal_is_damaged: bool,
     /// Elements of `ext-soft-qbm-trusted`, oldest first.
     pub(crate) trusted: Vec<Box<RawValue>>,
-    /// What broke a rule without making the descriptor useless: bad bitmaps (they are in `inconsistent` too), bad members
-    /// of ours that are ignored.
-    pub(crate) complaints: Vec<String>,
+    /// The list of inconsistent bitmaps could not be read; it stays until there is one to list.
+    list_is_unreadable: bool,
+    /// Members of ours that broke a rule when the text was read and are ignored.
+    pub(crate) ignored: Vec<String>,
+    /// Names of bitmaps that broke a rule when the text was read; they are in `inconsistent`.
+    pub(crate) invalid: Vec<String>,
     outer: Object,
     object: Object,
 }
@@ -110,7 +113,9 @@ impl Descriptor {
             seal: None,
             seal_is_damaged: false,
             trusted: Vec::new(),
-            complaints: Vec::new(),
+            list_is_unreadable: false,
+            ignored: Vec::new(),
+            invalid: Vec::new(),
             outer: Object::default(),
             object: Object::default(),
         }
@@ -123,6 +128,25 @@ impl Descriptor {
             (None, Some(seal)) => seal.generation,
             (None, None) => 0,
         }
+    }
+
+    /// Size of the image that is on record, in bytes.
+    pub(crate) fn recorded_bytes(&self) -> Option<u64> {
+        match (&self.session, &self.seal) {
+            (Some(session), _) => Some(session.size_bytes),
+            (None, seal) => seal.as_ref().map(|seal| seal.size_bytes),
+        }
+    }
+
+    /// What broke a rule without making the descriptor useless, a line each.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let entries = self.inconsistent.iter();
+        let invalid = entries.filter(|entry| self.invalid.contains(&entry.name));
+        let invalid = invalid.map(|entry| {
+            let name = crate::quoted(&entry.name);
+            format!("bitmap {name} is inconsistent: {}", entry.reason)
+        });
+        self.ignored.iter().cloned().chain(invalid).collect()
     }
 
     pub(crate) fn bitmap(&self, name: &str) -> Option<&BitmapEntry> {
@@ -142,17 +166,17 @@ impl Descriptor {
                 .is_some_and(|entry| entry.name == name)
     }
 
+    /// The files of all bitmaps, usable or not.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let usable = self.bitmaps.iter().map(|entry| entry.file.clone());
+        let allocation = self.allocation.iter().map(|entry| entry.file.clone());
+        let inconsistent = self.inconsistent.iter().filter_map(InconsistentEntry::file);
+        usable.chain(allocation).chain(inconsistent).collect()
+    }
+
     /// Whether any bitmap, usable or not, has `file` as its file.
     pub(crate) fn names_file(&self, file: &str) -> bool {
-        let inconsistent = self.inconsistent.iter();
-        self.bitmaps.iter().any(|entry| entry.file == file)
-            || self
-                .allocation
-                .as_ref()
-                .is_some_and(|entry| entry.file == file)
-            || inconsistent
-                .filter_map(InconsistentEntry::file)
-                .any(|other| other == file)
+        self.files().iter().any(|other| other == file)
     }
 
     pub(crate) fn names_count(&self) -> usize {

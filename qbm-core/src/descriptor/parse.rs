@@ -85,7 +85,7 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// A member of ours in the QBM object that may be ignored; what is wrong with it is a complaint.
+    /// A member of ours in the QBM object that may be ignored; what is wrong with it is noted.
     fn read_soft<T: DeserializeOwned>(
         &mut self,
         object: &Object,
@@ -96,7 +96,7 @@ impl Descriptor {
         let read = serde_json::from_str(value.get());
         if read.is_err() {
             let text = format!("{member}: {} is not {expected}; ignored", shown(value));
-            self.complaints.push(text);
+            self.ignored.push(text);
         }
         read.ok()
     }
@@ -104,6 +104,7 @@ impl Descriptor {
     fn read_inconsistent(&mut self, object: &Object) -> Result<()> {
         let expected = "an object with the bitmaps that are inconsistent";
         let list: Option<Object> = self.read_soft(object, key::INCONSISTENT, expected);
+        self.list_is_unreadable = list.is_none() && object.get(key::INCONSISTENT).is_some();
         let list = list.unwrap_or_default();
         if list.len() > caps::BITMAPS_MAX {
             return Err(too_many(key::INCONSISTENT, list.len()));
@@ -146,13 +147,11 @@ impl Descriptor {
             match BitmapEntry::read(name, value, &place) {
                 Ok(entry) => self.bitmaps.push(entry),
                 Err(error) => {
-                    let reason = error.to_string();
-                    let text = format!("bitmap {} is inconsistent: {reason}", quoted(name));
-                    self.complaints.push(text);
+                    self.invalid.push(name.to_owned());
                     self.inconsistent.push(InconsistentEntry {
                         name: name.to_owned(),
                         bitmap: value.to_owned(),
-                        reason,
+                        reason: error.to_string(),
                     });
                 }
             }

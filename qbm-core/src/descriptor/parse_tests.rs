@@ -178,7 +178,7 @@ fn bad_values_of_a_dirty_bitmap_cost_that_bitmap() {
         let again = Descriptor::parse(text.as_bytes()).unwrap();
         let squeeze = |text: &str| text.split_whitespace().collect::<String>();
         assert_eq!(squeeze(again.inconsistent[0].bitmap.get()), squeeze(bitmap));
-        assert!(again.complaints.is_empty(), "said once");
+        assert!(again.complaints().is_empty(), "said once");
     }
 }
 
@@ -186,7 +186,7 @@ fn bad_values_of_a_dirty_bitmap_cost_that_bitmap() {
 fn a_name_of_1024_bytes_costs_that_bitmap() {
     let descriptor = parse(&with_bitmap(&"n".repeat(1024), GOOD)).unwrap();
     assert!(descriptor.bitmaps.is_empty());
-    assert!(descriptor.complaints[0].contains("1024 bytes, at most 1023"));
+    assert!(descriptor.complaints()[0].contains("1024 bytes, at most 1023"));
 }
 
 #[test]
@@ -232,12 +232,15 @@ fn what_is_wrong_with_our_own_soft_members_never_keeps_the_disk_from_opening() {
         let qbm = with_bitmap("x", GOOD).replacen('{', &format!("{{{member},"), 1);
         let descriptor = parse(&qbm).unwrap();
         assert!(
-            descriptor.complaints[0].contains(words),
+            descriptor.complaints()[0].contains(words),
             "{:?}",
-            descriptor.complaints
+            descriptor.complaints()
         );
         assert_eq!(descriptor.bitmaps.len(), 1);
         assert_eq!(descriptor.seal_is_damaged, member.contains("seal"));
+        let kept = descriptor.to_text().unwrap();
+        let name = member.split('"').nth(1).unwrap();
+        assert_eq!(kept.contains(name), !member.contains("seal"), "{kept}");
     }
     let unknown = with_bitmap("x", GOOD).replacen('{', r#"{"ext-hard-qbm-session":{},"#, 1);
     assert_eq!(parse(&unknown).unwrap_err().kind(), ErrorKind::Unsupported);

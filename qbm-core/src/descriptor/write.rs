@@ -25,12 +25,18 @@ impl Descriptor {
         object.set(key::IMAGE, &self.image.to_object());
         object.set(key::BITMAPS, &bitmaps);
         let has_inconsistent = !self.inconsistent.is_empty();
-        object.set_or_unset(key::INCONSISTENT, has_inconsistent.then_some(&inconsistent));
-        object.set_or_unset(key::DURABILITY, self.durability.as_ref());
+        if has_inconsistent || !self.list_is_unreadable {
+            object.set_or_unset(key::INCONSISTENT, has_inconsistent.then_some(&inconsistent));
+        }
+        // What could not be read of these is kept: a later version may have written it.
+        if let Some(durability) = &self.durability {
+            object.set(key::DURABILITY, durability);
+        }
+        if !self.trusted.is_empty() {
+            object.set(key::TRUSTED, &self.trusted);
+        }
         object.set_or_unset(key::SEAL, self.seal.as_ref());
         object.set_or_unset(key::SESSION, self.session.as_ref());
-        let has_trusted = !self.trusted.is_empty();
-        object.set_or_unset(key::TRUSTED, has_trusted.then_some(&self.trusted));
         object
     }
 

@@ -61,10 +61,7 @@ impl Image {
             .durability
             .or(descriptor.durability)
             .unwrap_or(Durability::DEFAULT);
-        let boot_id = self
-            .storage
-            .boot_id()
-            .map_err(|error| Error::invalid(format!("cannot read the host's boot id: {error}")))?;
+        let boot_id = self.boot_id()?;
         let found = Found {
             size_bytes,
             modified: self.modified(&descriptor, &activation.data_path),
@@ -88,9 +85,13 @@ impl Image {
                 recorded_bytes = trusted.recorded_bytes;
                 self.explain(&mut state, &mut descriptor, trusted, &found);
             }
-            for (name, reason) in self.load(&state, &descriptor, &verdict, &mut active)? {
-                descriptor.set_inconsistent(&name, &reason);
-                let text = format!("bitmap {} is inconsistent: {reason}", quoted(&name));
+            for problem in self.load(&state, &descriptor, &verdict, &mut active)? {
+                if !problem.kind.costs_bitmap() {
+                    continue;
+                }
+                descriptor.set_inconsistent(&problem.bitmap, &problem.reason);
+                let name = quoted(&problem.bitmap);
+                let text = format!("bitmap {name} is inconsistent: {}", problem.reason);
                 self.notice(&mut state, &text);
             }
         }
@@ -168,7 +169,7 @@ impl Image {
         state.file.repair(&*self.storage)
     }
 
-    fn data_path(&self, descriptor: &Descriptor, given: &DataPath) -> Option<PathBuf> {
+    pub(super) fn data_path(&self, descriptor: &Descriptor, given: &DataPath) -> Option<PathBuf> {
         // Other formats write their own metadata when QEMU opens and closes them.
         let path = match given {
             DataPath::Stored => Some(self.resolve(&descriptor.image.file)),
@@ -178,7 +179,7 @@ impl Image {
         path.filter(|_| descriptor.image.format == "raw")
     }
 
-    fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Modified {
+    pub(super) fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Modified {
         let Some(path) = self.data_path(descriptor, given) else {
             return Modified::Unknown;
         };

@@ -7,18 +7,26 @@ use std::path::Path;
 use super::recover::{Trusted, Verdict, check_length};
 use super::{Active, Image, State};
 use crate::caps;
+use crate::check::FindingKind;
 use crate::descriptor::{BitmapEntry, Descriptor};
 use crate::error::{Error, Result, quoted};
 use crate::storage::{Access, FileId, StorageFile};
 use crate::tracking::Recorder;
 
-/// A bitmap that cannot be used, and why.
-pub(super) type Broken = (String, String);
+/// What is wrong with a bitmap.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) bitmap: String,
+    pub(super) kind: FindingKind,
+    pub(super) reason: String,
+}
+
+type Found<T> = std::result::Result<T, (FindingKind, String)>;
 
 /// Most bits that the tail of a grown image may set, in all bitmaps of an activation together: 32 MiB of bitmap files.
 ///
 /// A few bytes of a stranger's descriptor could claim any growth; what exceeds this is inconsistent instead (I2).
-pub(super) const GROWN_BITS_MAX: u64 = 1 << 28;
+const GROWN_BITS_MAX: u64 = 1 << 28;
 
 impl Image {
     /// Loads what can be trusted into `active`, at the size that was recorded; returns the rest. Writes nothing but the
@@ -29,28 +37,43 @@ impl Image {
         descriptor: &Descriptor,
         verdict: &Verdict,
         active: &mut Active,
-    ) -> Result<Vec<Broken>> {
+    ) -> Result<Vec<Problem>> {
         let trusted = match verdict {
             Verdict::Trusted(trusted) => trusted,
             Verdict::Inconsistent(reason) => {
                 let entries = descriptor.bitmaps.iter();
-                return Ok(entries
-                    .map(|entry| (entry.name.clone(), reason.clone()))
-                    .collect());
+                let all = entries.map(|entry| Problem {
+                    bitmap: entry.name.clone(),
+                    kind: FindingKind::NotTrusted,
+                    reason: reason.clone(),
+                });
+                return Ok(all.collect());
             }
         };
-        let mut broken = Vec::new();
+        let mut problems = Vec::new();
         let mut growable_bits = GROWN_BITS_MAX;
-        let opened = self.open_files(state, descriptor, active.read_only, &mut broken)?;
+        let opened = self.open_files(state, descriptor, active.read_only, &mut problems)?;
         for (entry, file) in opened {
             let path = self.resolve(&entry.file);
             let loaded = load_one(entry, &path, file, trusted, active, &mut growable_bits);
-            match loaded {
-                Ok(recorder) => active.loaded.push((entry.name.clone(), recorder.into())),
-                Err(reason) => broken.push((entry.name.clone(), reason)),
-            }
+            let (kind, reason) = match loaded {
+                Ok((recorder, padding_was_set)) => {
+                    active.loaded.push((entry.name.clone(), recorder.into()));
+                    if !padding_was_set {
+                        continue;
+                    }
+                    let reason = "bits beyond the end of the disk are set in the bitmap file";
+                    (FindingKind::Padding, reason.into())
+                }
+                Err(problem) => problem,
+            };
+            problems.push(Problem {
+                bitmap: entry.name.clone(),
+                kind,
+                reason,
+            });
         }
-        Ok(broken)
+        Ok(problems)
     }
 
     /// The bitmap files, each of which belongs to one bitmap only.
@@ -59,7 +82,7 @@ impl Image {
         state: &State,
         descriptor: &'a Descriptor,
         read_only: bool,
-        broken: &mut Vec<Broken>,
+        problems: &mut Vec<Problem>,
     ) -> Result<Vec<(&'a BitmapEntry, Box<dyn StorageFile>)>> {
         let mut opened = Vec::new();
         let mut uses: HashMap<FileId, usize> = HashMap::new();
@@ -72,6 +95,13 @@ impl Image {
         let mut reserved = HashSet::from([state.file.id()?]);
         let data = self.resolve(&descriptor.image.file);
         reserved.extend(self.storage.metadata(&data).ok().map(|data| data.id));
+        let mut report = |entry: &BitmapEntry, kind, reason| {
+            problems.push(Problem {
+                bitmap: entry.name.clone(),
+                kind,
+                reason,
+            });
+        };
         for entry in &descriptor.bitmaps {
             let path = self.resolve(&entry.file);
             let file = self.storage.open(&path, access);
@@ -82,7 +112,7 @@ impl Image {
                         "file {} is not a bitmap's own: it is the descriptor or the data image",
                         quoted(&entry.file)
                     );
-                    broken.push((entry.name.clone(), text));
+                    report(entry, FindingKind::FileNotOwn, text);
                 }
                 Ok((id, file)) => {
                     let count = uses.entry(id).or_default();
@@ -91,20 +121,20 @@ impl Image {
                 }
                 Err(error) => {
                     let text = Error::io("cannot open bitmap file", &path, error).to_string();
-                    broken.push((entry.name.clone(), text));
+                    report(entry, FindingKind::FileUnreadable, text);
                 }
             }
         }
         let (own, shared): (Vec<_>, Vec<_>) = opened
             .into_iter()
             .partition(|(_, id, _)| uses.get(id) == Some(&1));
-        broken.extend(shared.into_iter().map(|(entry, _, _)| {
+        for (entry, _, _) in shared {
             let text = format!(
                 "file {} is named by more than one bitmap",
                 quoted(&entry.file)
             );
-            (entry.name.clone(), text)
-        }));
+            report(entry, FindingKind::FileNotOwn, text);
+        }
         Ok(own
             .into_iter()
             .map(|(entry, _, file)| (entry, file))
@@ -153,11 +183,14 @@ fn load_one(
     trusted: &Trusted,
     active: &Active,
     growable_bits: &mut u64,
-) -> std::result::Result<Recorder, String> {
-    let told = |error: Error| error.to_string();
-    let examined = |error| told(Error::io("cannot examine bitmap file", path, error));
+) -> Found<(Recorder, bool)> {
+    let unreadable = |error: Error| (FindingKind::FileUnreadable, error.to_string());
+    let examined = |error| unreadable(Error::io("cannot examine bitmap file", path, error));
+    let wrong_size = |reason: String| (FindingKind::FileSize, reason);
     let granularity = entry.granularity;
-    let bits = |bytes| caps::bits_count(bytes, granularity.bytes()).map_err(told);
+    let bits = |bytes| {
+        caps::bits_count(bytes, granularity.bytes()).map_err(|error| wrong_size(error.to_string()))
+    };
     let file_bytes = |bytes| bits(bytes).map(caps::bitmap_file_bytes);
     let (recorded_bytes, size_bytes) = (trusted.recorded_bytes, active.size_bytes);
     let length_bytes = file.length().map_err(examined)?;
@@ -166,7 +199,8 @@ fn load_one(
         granularity.bytes(),
         recorded_bytes,
         trusted.resize_to_bytes,
-    )?;
+    )
+    .map_err(wrong_size)?;
     // Without a crash the file is as it was closed, whatever became of the disk; with one, of two lengths the shorter
     // may be cut off what the disk still has.
     let known_bytes = if trusted.crashed {
@@ -175,29 +209,31 @@ fn load_one(
         recorded_bytes
     };
     if length_bytes < file_bytes(known_bytes)? {
-        return Err(format!(
+        return Err(wrong_size(format!(
             "the bitmap file has {length_bytes} bytes, and the disk has not shrunk to what they cover"
-        ));
+        )));
     }
-    check_growth(entry, bits(known_bytes)?, bits(size_bytes)?, growable_bits)?;
+    check_growth(entry, bits(known_bytes)?, bits(size_bytes)?, growable_bits)
+        .map_err(|reason| (FindingKind::GrewTooFar, reason))?;
     // The session to come knows two lengths. The one before it knows this one, so it is left while that one counts.
     let lengths = [file_bytes(recorded_bytes)?, file_bytes(size_bytes)?];
     if !active.read_only && !lengths.contains(&length_bytes) {
         file.set_length(file_bytes(known_bytes)?)
-            .map_err(|error| told(Error::io("cannot resize bitmap file", path, error)))?;
+            .map_err(|error| unreadable(Error::io("cannot resize bitmap file", path, error)))?;
     }
     let known_bits = bits(known_bytes)?;
     let loaded = Recorder::load(path, file, granularity, known_bits, active.durability);
-    let (recorder, padding_was_set) = loaded.map_err(told)?;
+    let (recorder, padding_was_set) = loaded.map_err(unreadable)?;
     if let Some(sealed) = entry.crc32c.filter(|_| !trusted.crashed) {
         let crc32c = recorder.crc32c();
         if padding_was_set || crc32c != sealed {
-            return Err(format!(
+            let text = format!(
                 "the bitmap file is not as it was closed: its CRC-32C is {crc32c:08x}, not {sealed:08x}"
-            ));
+            );
+            return Err((FindingKind::Checksum, text));
         }
     }
-    Ok(recorder)
+    Ok((recorder, padding_was_set))
 }
 
 /// Takes what a grown image would set from the budget.

@@ -8,8 +8,10 @@
 mod activate;
 mod bitmaps;
 mod create;
+mod examine;
 mod extents;
 mod load;
+mod mend;
 mod names;
 mod operations;
 mod recover;
@@ -24,6 +26,7 @@ pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
 pub use extents::Extent;
+pub(crate) use names::is_derived_bitmap_name;
 
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -81,6 +84,18 @@ struct Active {
 }
 
 impl Active {
+    /// Nothing loaded yet, nothing to be written.
+    fn read_only(size_bytes: u64, durability: Durability) -> Self {
+        Self {
+            size_bytes,
+            durability,
+            read_only: true,
+            data_path: DataPath::Unknown,
+            changed: false,
+            loaded: Vec::new(),
+        }
+    }
+
     fn recorder(&self, name: &str) -> Option<&Arc<Recorder>> {
         self.loaded
             .iter()
@@ -131,6 +146,24 @@ impl Image {
     /// The descriptor cannot be read or breaks a rule of the format; [`ErrorKind::Locked`] when another process has the
     /// image open in a way that conflicts.
     pub fn open(storage: Arc<dyn Storage>, path: &Path, options: OpenOptions) -> Result<Self> {
+        let image = Self::open_any(storage, path, options)?;
+        if let Some(allocation) = &image.lock().descriptor.allocation {
+            let text = format!(
+                "descriptor {}: bitmaps.{}.type: allocation bitmaps are not supported",
+                quoted(path.display()),
+                quoted(&allocation.name)
+            );
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        Ok(image)
+    }
+
+    /// As [`open`](Self::open), also what cannot be used: to be examined.
+    pub(crate) fn open_any(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: OpenOptions,
+    ) -> Result<Self> {
         let read_only = options.read_only || options.shared;
         let access = if read_only || options.no_lock {
             Access::Read
@@ -145,16 +178,8 @@ impl Image {
                 LockMode::Write
             })?;
         }
-        let mut descriptor = file.read(&*storage)?;
-        if let Some(allocation) = &descriptor.allocation {
-            let text = format!(
-                "descriptor {}: bitmaps.{}.type: allocation bitmaps are not supported",
-                quoted(path.display()),
-                quoted(&allocation.name)
-            );
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        let complaints = std::mem::take(&mut descriptor.complaints);
+        let descriptor = file.read(&*storage)?;
+        let complaints = descriptor.complaints();
         let image = Self {
             storage,
             path: path.to_owned(),
@@ -178,14 +203,11 @@ impl Image {
     pub fn info(&self) -> ImageInfo {
         let state = self.lock();
         let descriptor = &state.descriptor;
-        let recorded = match (&descriptor.session, &descriptor.seal) {
-            (Some(session), _) => Some(session.size_bytes),
-            (None, Some(seal)) => Some(seal.size_bytes),
-            (None, None) => None,
-        };
         let active = state.active.as_ref();
         let data_file = self.resolve(&descriptor.image.file);
-        let size_bytes = active.map(|active| active.size_bytes).or(recorded);
+        let size_bytes = active
+            .map(|active| active.size_bytes)
+            .or(descriptor.recorded_bytes());
         // A descriptor as proposed records no size. A raw file's is its length; that can be seen without opening it.
         let size_bytes = size_bytes.or_else(|| {
             let metadata = self.storage.metadata(&data_file).ok()?;
@@ -265,6 +287,12 @@ impl Image {
         self.tracker.end(ticket);
     }
 
+    fn boot_id(&self) -> Result<String> {
+        self.storage
+            .boot_id()
+            .map_err(|error| Error::invalid(format!("cannot read the host's boot id: {error}")))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,6 +335,8 @@ impl Image {
     fn commit(&self, state: &mut State, descriptor: Descriptor) -> Result<()> {
         state.file.write(&*self.storage, &descriptor)?;
         state.descriptor = descriptor;
+        // Now they are listed.
+        state.descriptor.invalid.clear();
         if let Some(active) = &mut state.active {
             active.changed = true;
         }

@@ -30,15 +30,17 @@ pub(super) struct Derived {
     pub(super) was_taken: bool,
 }
 
+/// Characters of a stem.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '-' || character == '_'
+}
+
 /// What of a bitmap's name may stand in a file name. Two names may give the same: numbering tells them apart.
 fn stem(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let stem: String = name
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
+    name.chars()
+        .map(|character| if is_plain(character) { character } else { '_' })
         .take(STEM_BYTES_MAX)
-        .collect();
-    stem
+        .collect()
 }
 
 /// Creates `<descriptor>[.<stem>].<suffix>`, or the next free `<descriptor>[.<stem>].<number>.<suffix>`.
@@ -94,6 +96,26 @@ pub(super) fn is_beside(file: &str) -> bool {
     !file.contains('/') && file != "." && file != ".."
 }
 
+/// Whether [`create_beside`] could have given `name` to a bitmap file of the descriptor named `descriptor`.
+pub(crate) fn is_derived_bitmap_name(descriptor: &str, name: &str) -> bool {
+    let middle = name.strip_prefix(descriptor);
+    let middle = middle.and_then(|rest| rest.strip_prefix('.'));
+    let Some(middle) = middle.and_then(|rest| rest.strip_suffix(".bitmap")) else {
+        return false;
+    };
+    let (stem, number) = match middle.split_once('.') {
+        Some((stem, number)) => (stem, Some(number)),
+        None => (middle, None),
+    };
+    let is_number = |number: &str| {
+        let is_plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_plain && number.parse().is_ok_and(|number: u32| number < TRIES_MAX)
+    };
+    (1..=STEM_BYTES_MAX).contains(&stem.len())
+        && stem.chars().all(is_plain)
+        && number.is_none_or(is_number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +131,34 @@ mod tests {
         }
         assert_eq!(stem("daily-1_x"), "daily-1_x");
         assert_eq!(stem(&"n".repeat(1023)).len(), STEM_BYTES_MAX);
+    }
+
+    #[test]
+    fn derived_names_are_known_again() {
+        for name in [
+            "x.qbm.b.bitmap",
+            "x.qbm.b.1.bitmap",
+            "x.qbm._-9.9999.bitmap",
+        ] {
+            assert!(is_derived_bitmap_name("x.qbm", name), "{name}");
+        }
+        let long = format!("x.qbm.{}.bitmap", "n".repeat(65));
+        for name in [
+            "x.qbm",
+            "x.qbm.bitmap",
+            "x.qbm..bitmap",
+            "x.qbm.b.bitmap.old",
+            "x.qbm.b.old.bitmap",
+            "x.qbm.b.01.bitmap",
+            "x.qbm.b.0.bitmap",
+            "x.qbm.b.10000.bitmap",
+            "x.qbm.b.1.2.bitmap",
+            "x.qbm.b c.bitmap",
+            "y.qbm.b.bitmap",
+            long.as_str(),
+        ] {
+            assert!(!is_derived_bitmap_name("x.qbm", name), "{name}");
+        }
     }
 
     #[test]

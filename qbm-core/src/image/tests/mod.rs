@@ -6,11 +6,14 @@
 )]
 
 mod bitmaps;
+mod check;
 mod crash;
 mod create;
 mod damage;
 mod model;
+mod operations;
 mod resize;
+mod seal;
 
 use std::fs;
 use std::path::PathBuf;
