@@ -8,7 +8,6 @@
         clippy::string_slice
     )
 )]
-#![allow(dead_code)]
 
 mod checksum;
 mod chunk;

@@ -45,12 +45,14 @@ pub(super) enum Kind {
     Allocation,
 }
 
-/// The type of a BITMAP, after looking for what must not be overlooked. An entry whose type cannot be made out is a
-/// damaged dirty bitmap: it costs itself.
+/// The type of a BITMAP, after looking for what must not be overlooked. What is no object, or has no type that can be
+/// made out, is a damaged dirty bitmap: it costs itself.
 pub(super) fn read_kind(value: &RawValue, place: &str) -> Result<Kind> {
-    let Ok(object) = serde_json::from_str::<Object>(value.get()) else {
+    if !value.get().starts_with('{') {
         return Ok(Kind::Dirty);
-    };
+    }
+    // A name that occurs twice could hide an `ext-hard-` or a type.
+    let object = read_object(value, place)?;
     let known = [key::FILE, key::GRANULARITY, key::TYPE, key::BACKING];
     check_keys(&object, place, &known)?;
     let Some(kind) = object.get(key::TYPE) else {

@@ -43,8 +43,10 @@ pub(crate) enum Standing {
 const READS_MAX: u32 = 16;
 /// First line of a replacement.
 const HEADER: &[u8] = b"QBM: the next text of a descriptor\n";
-/// How many names a replacement may have.
-const NAMES_COUNT: u32 = 10;
+/// How many bytes of a torn header tell that a replacement is ours.
+const HEADER_BYTES_MIN: usize = 8;
+/// How many names a replacement may have. A power cut while one is filled may leave nothing that tells whose it is.
+const NAMES_COUNT: u32 = 100;
 
 /// Names for the text that is to replace the one at `path`, the usual one first.
 fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
@@ -61,14 +63,23 @@ fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// What is in a replacement, without its header; `None` for a file that is not there or somebody else's.
 ///
-/// An empty file is taken for one that a crash left before its first byte.
+/// An empty file is taken for one that a crash left before its first byte. A header that a power cut tore has zeros where
+/// bytes are missing; a replacement with such a one is ours, and says nothing.
 fn read_own(storage: &dyn Storage, path: &Path) -> Option<Vec<u8>> {
     let file = storage.open(path, Access::Read).ok()?;
     let content = DescriptorFile::read_text(&*file, path).ok()?;
     if content.is_empty() {
         return Some(content);
     }
-    content.strip_prefix(HEADER).map(<[u8]>::to_vec)
+    if let Some(text) = content.strip_prefix(HEADER) {
+        return Some(text.to_vec());
+    }
+    let torn = content.iter().zip(HEADER);
+    let is_torn = torn
+        .clone()
+        .all(|(byte, whole)| byte == whole || *byte == 0);
+    let left_bytes = torn.filter(|(byte, whole)| byte == whole).count();
+    (is_torn && left_bytes >= HEADER_BYTES_MIN).then(Vec::new)
 }
 
 /// The directory that names in a descriptor are relative to.
@@ -236,10 +247,14 @@ impl DescriptorFile {
         if !self.unsettled.load(Ordering::SeqCst) {
             return Ok(());
         }
-        if let (whole, Standing::Torn) = self.read_whole(storage)? {
-            self.overwrite(&whole)?;
+        let (text, standing) = self.read_whole(storage)?;
+        let leftovers = self.leftovers(storage);
+        // A text that looks whole may be so in the page cache only: whoever left a replacement did not get to know that it
+        // is durable. Only once it is, replacements may go.
+        if standing == Standing::Torn || !leftovers.is_empty() {
+            self.overwrite(&text)?;
         }
-        for path in self.leftovers(storage) {
+        for path in leftovers {
             storage
                 .remove(&path)
                 .map_err(|error| Error::io("cannot remove", &path, error))?;
@@ -330,12 +345,19 @@ mod tests {
         let file = DescriptorFile::create_new(&OsStorage, &path).unwrap();
         file.write(&OsStorage, &descriptor("old")).unwrap();
         let new = replacement(&descriptor("new").to_text().unwrap());
-        for cut in (0..1).chain(HEADER.len()..new.len()) {
-            fs::write(new_path(&path), &new[..cut]).unwrap();
+        for cut in (0..1).chain(HEADER_BYTES_MIN..new.len()) {
+            let mut torn = new[..cut].to_vec();
+            fs::write(new_path(&path), &torn).unwrap();
             assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
+            if cut > 0 {
+                torn.resize(new.len(), 0);
+            }
+            fs::write(new_path(&path), &torn).unwrap();
+            let file = DescriptorFile::open(&OsStorage, &path, Access::ReadWrite).unwrap();
+            file.repair(&OsStorage).unwrap();
+            assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
+            assert!(!new_path(&path).exists(), "cut at {cut}");
         }
-        file.repair(&OsStorage).unwrap();
-        assert_eq!(file.read(&OsStorage).unwrap().image.file, "old");
     }
 
     #[test]
@@ -344,7 +366,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.qbm");
         let others = descriptor("copy").to_text().unwrap();
-        for precious in ["a guest's disk", "QBM", others.as_str()] {
+        let blank = "\0".repeat(4096);
+        for precious in ["a guest's disk", "QBM", others.as_str(), blank.as_str()] {
             fs::write(new_path(&path), precious).unwrap();
             let _ = fs::remove_file(&path);
             let file = DescriptorFile::create_new(&OsStorage, &path).unwrap();

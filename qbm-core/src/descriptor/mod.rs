@@ -5,6 +5,7 @@ mod bitmap;
 mod file;
 mod image_reference;
 mod inconsistent;
+mod layout;
 mod object;
 mod parse;
 mod read;

@@ -298,3 +298,15 @@ fn many_entries_are_refused_at_once() {
         assert_eq!(parse(&qbm).unwrap_err().kind(), ErrorKind::TooBig);
     }
 }
+
+#[test]
+fn a_member_that_occurs_twice_hides_nothing() {
+    // The entry did not parse, and so its `ext-hard-` and its type were overlooked.
+    for bitmap in [
+        r#"{"ext-hard-x":1,"file":"b","file":"c","granularity-bytes":512,"type":"dirty"}"#,
+        r#"{"file":"b","granularity-bytes":512,"type":"dirty","type":"allocation"}"#,
+    ] {
+        let error = parse(&with_bitmap("b", bitmap)).unwrap_err();
+        assert!(error.to_string().contains("occurs twice"), "{error}");
+    }
+}

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing a descriptor's text: known members replaced where they stand, all others kept.
 
+use super::layout::indent;
 use super::{Descriptor, Object, key};
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result};
 
+/// How much longer than twice as long an indented text may be.
+const INDENTED_BYTES: usize = 65_536;
 /// Stands where the checksum goes while it is computed.
 const CHECKSUM_BLANK: &str = "00000000";
 
@@ -51,7 +54,12 @@ impl Descriptor {
         // number, so the indentation is laid on the text instead.
         let compact = serde_json::to_string(&outer)
             .map_err(|error| Error::invalid(format!("cannot write the descriptor: {error}")))?;
-        let mut text = indent(&compact);
+        // A stranger's members may be such that a level of indentation on each line is more than they are.
+        let limit_bytes = compact
+            .len()
+            .saturating_mul(2)
+            .saturating_add(INDENTED_BYTES);
+        let mut text = indent(&compact, limit_bytes).unwrap_or(compact);
         text.push('\n');
         if text.len() as u64 > caps::DESCRIPTOR_BYTES_MAX {
             return Err(Error::new(
@@ -107,85 +115,9 @@ pub(super) fn checksum_holds(text: &[u8]) -> bool {
     u32::from_str_radix(digits, 16) == Ok(computed)
 }
 
-/// Lays JSON text out with two spaces a level. Strings and numbers stay as they are written.
-fn indent(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 2);
-    let mut level: usize = 0;
-    let mut in_string = false;
-    let mut escaped = false;
-    let mut characters = json
-        .chars()
-        .filter_map({
-            // White space outside strings is dropped first, so that kept members are laid out like the rest.
-            let (mut in_string, mut escaped) = (false, false);
-            move |character| {
-                if in_string {
-                    in_string = escaped || character != '"';
-                    escaped = !escaped && character == '\\';
-                } else if character.is_ascii_whitespace() {
-                    return None;
-                } else {
-                    in_string = character == '"';
-                }
-                Some(character)
-            }
-        })
-        .peekable();
-    let line = |out: &mut String, level: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", level));
-    };
-    while let Some(character) = characters.next() {
-        if in_string {
-            out.push(character);
-            in_string = escaped || character != '"';
-            escaped = !escaped && character == '\\';
-            continue;
-        }
-        match character {
-            '{' | '[' => {
-                out.push(character);
-                let closing = if character == '{' { '}' } else { ']' };
-                if characters.peek() == Some(&closing) {
-                    out.extend(characters.next());
-                } else {
-                    level += 1;
-                    line(&mut out, level);
-                }
-            }
-            '}' | ']' => {
-                level = level.saturating_sub(1);
-                line(&mut out, level);
-                out.push(character);
-            }
-            ',' => {
-                out.push(character);
-                line(&mut out, level);
-            }
-            ':' => out.push_str(": "),
-            _ => {
-                out.push(character);
-                in_string = character == '"';
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn indentation_leaves_strings_and_numbers_alone() {
-        let json = r#"{"a,b":"x{\"[ \\","n":[1e400,{}],"e":[ ]}"#;
-        let pretty = indent(json);
-        assert_eq!(
-            pretty,
-            "{\n  \"a,b\": \"x{\\\"[ \\\\\",\n  \"n\": [\n    1e400,\n    {}\n  ],\n  \"e\": []\n}"
-        );
-        assert_eq!(indent(&pretty), pretty);
-    }
 
     #[test]
     fn the_checksum_of_somebody_else_is_left_alone() {

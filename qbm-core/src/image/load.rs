@@ -23,10 +23,10 @@ pub(super) struct Problem {
 
 type Found<T> = std::result::Result<T, (FindingKind, String)>;
 
-/// Most bits that the tail of a grown image may set, in all bitmaps of an activation together: 32 MiB of bitmap files.
+/// Most bits that the tail of a grown image may set, in all bitmaps of an activation together: 16 MiB of bitmap files.
 ///
 /// A few bytes of a stranger's descriptor could claim any growth; what exceeds this is inconsistent instead (I2).
-const GROWN_BITS_MAX: u64 = 1 << 28;
+const GROWN_BITS_MAX: u64 = 1 << 27;
 
 impl Image {
     /// Loads what can be trusted into `active`, at the size that was recorded; returns the rest. Writes nothing but the
@@ -227,9 +227,12 @@ fn load_one(
     if let Some(sealed) = entry.crc32c.filter(|_| !trusted.crashed) {
         let crc32c = recorder.crc32c();
         if padding_was_set || crc32c != sealed {
-            let text = format!(
-                "the bitmap file is not as it was closed: its CRC-32C is {crc32c:08x}, not {sealed:08x}"
-            );
+            let what = if padding_was_set {
+                "bits beyond the end of the disk are set".into()
+            } else {
+                format!("its CRC-32C is {crc32c:08x}, not {sealed:08x}")
+            };
+            let text = format!("the bitmap file is not as it was closed: {what}");
             return Err((FindingKind::Checksum, text));
         }
     }

@@ -399,10 +399,8 @@ impl Recorder {
 
     /// Writes the chunks that the file lacks. The lock is held.
     fn save(&self, map: &BitMap, file: &dyn StorageFile) -> Result<()> {
-        for index in 0..map.chunks_count() {
-            if let Some(chunk) = map.chunk(index)
-                && chunk.is_unsaved()
-            {
+        for (index, chunk) in map.iter_present_chunks() {
+            if chunk.is_unsaved() {
                 self.write(file, index, &chunk.to_bytes(), 0, CHUNK_BYTES as u64)?;
                 chunk.mark_saved();
             }
