@@ -107,6 +107,12 @@
 #define QBM_ACTIVATE_READ_ONLY 1
 
 /*
+ The caller vouches for the data image: that it was written, replaced or cut while the image was closed does not make the
+ bitmaps inconsistent. It leaves a trace in the descriptor, and a notice.
+ */
+#define QBM_ACTIVATE_TRUST_DATA 2
+
+/*
  Longest bitmap name in bytes, without the NUL.
  */
 #define QBM_BITMAP_NAME_MAX 1023
@@ -280,6 +286,11 @@ typedef struct qbm_activate_args {
    The data image's size now.
    */
   uint64_t image_size_bytes;
+  /*
+   The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
+   the library to look at; then a change behind its back is noticed by the size only.
+   */
+  const char *data_file;
 } qbm_activate_args;
 
 /*

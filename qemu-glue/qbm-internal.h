@@ -28,7 +28,10 @@ typedef struct BDRVQbmState {
 
     char *descriptor_path;      /* absolute */
     char *data_path;            /* as the descriptor has it, made absolute */
+    /* With a data image that the user gave: its local file or "", else NULL */
+    char *given_data_path;
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
+    bool trust_data;            /* the user vouches for the data image */
 
     /* NULL after an activation that could not open the descriptor again */
     qbm_image *image;

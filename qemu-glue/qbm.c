@@ -25,6 +25,7 @@
 
 #define QBM_OPT_DATA_FILE   "data-file"
 #define QBM_OPT_DURABILITY  "durability"
+#define QBM_OPT_TRUST_DATA  "trust-data"
 
 static QemuOptsList qbm_drv_runtime_opts = {
     .name = "qbm",
@@ -34,6 +35,12 @@ static QemuOptsList qbm_drv_runtime_opts = {
             .name = QBM_OPT_DURABILITY,
             .type = QEMU_OPT_STRING,
             .help = "what the bitmaps survive (close, process)",
+        },
+        {
+            .name = QBM_OPT_TRUST_DATA,
+            .type = QEMU_OPT_BOOL,
+            .help = "keep bitmaps although the data image was changed while "
+                    "the image was closed (default: off)",
         },
         { /* end of list */ }
     },
@@ -175,9 +182,11 @@ int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp)
     BDRVQbmState *s = bs->opaque;
     qbm_activate_args args = {
         .size = sizeof(args),
-        .flags = read_only ? QBM_ACTIVATE_READ_ONLY : 0,
+        .flags = (read_only ? QBM_ACTIVATE_READ_ONLY : 0) |
+                 (s->trust_data ? QBM_ACTIVATE_TRUST_DATA : 0),
         .durability = s->durability,
         .image_size_bytes = bs->total_sectors * BDRV_SECTOR_SIZE,
+        .data_file = s->given_data_path,
     };
     qbm_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
@@ -313,6 +322,11 @@ open_data_file(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     if (s->data_file) {
         GRAPH_RDLOCK_GUARD_MAINLOOP();
         s->data_file_given = true;
+        /* Only of a local file can the library see whether it was changed */
+        if (qbm_drv_local_path(s->data_file->bs, "The data image",
+                               &s->given_data_path, NULL) < 0) {
+            s->given_data_path = g_strdup("");
+        }
         return check_given_data_file(bs, &info, errp) ? 0 : -EINVAL;
     }
 
@@ -352,6 +366,7 @@ static int open_options(BDRVQbmState *s, QDict *options, Error **errp)
     if (qemu_opts_absorb_qdict(opts, options, errp)) {
         ret = qbm_drv_parse_durability(qemu_opt_get(opts, QBM_OPT_DURABILITY),
                                        &s->durability, errp);
+        s->trust_data = qemu_opt_get_bool(opts, QBM_OPT_TRUST_DATA, false);
     }
     qemu_opts_del(opts);
     return ret;
@@ -385,6 +400,7 @@ static void close_state(BDRVQbmState *s)
     s->reconcile_bh = NULL;
     g_free(s->descriptor_path);
     g_free(s->data_path);
+    g_free(s->given_data_path);
 }
 
 static int GRAPH_UNLOCKED

@@ -82,8 +82,7 @@ mod tests {
         let image = Image::open(Arc::new(OsStorage), &path, OpenOptions::default()).unwrap();
         let activation = Activation {
             size_bytes: 4096,
-            read_only: false,
-            durability: None,
+            ..Activation::default()
         };
         image.activate(&activation).unwrap();
         let image = Box::into_raw(Box::new(qbm_image {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qbm_core::storage::OsStorage;
-use qbm_core::{Activation, Image, OpenOptions};
+use qbm_core::{Activation, DataPath, Image, OpenOptions};
 
 use crate::args::{self, SizeFirst};
 use crate::call::{guard, with};
@@ -77,6 +77,10 @@ pub unsafe extern "C" fn qbm_open(
 /// Nothing is written: no session, and what recovery finds stays in memory.
 pub const QBM_ACTIVATE_READ_ONLY: u32 = 1;
 
+/// The caller vouches for the data image: that it was written, replaced or cut while the image was closed does not make the
+/// bitmaps inconsistent. It leaves a trace in the descriptor, and a notice.
+pub const QBM_ACTIVATE_TRUST_DATA: u32 = 2;
+
 /// How an image is activated.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +94,12 @@ pub struct qbm_activate_args {
     pub durability: u32,
     /// The data image's size now.
     pub image_size_bytes: u64,
+    /// The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
+    /// the library to look at; then a change behind its back is noticed by the size only.
+    pub data_file: *const c_char,
 }
 
-// SAFETY: integers, size first.
+// SAFETY: integers and a pointer that may be NULL, size first.
 unsafe impl SizeFirst for qbm_activate_args {}
 
 /// Recovers, loads the bitmaps and, unless read-only, begins a session: from then on writes are recorded. Blocks.
@@ -108,12 +115,23 @@ pub unsafe extern "C" fn qbm_activate(
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
         let given = unsafe { args::structure(args, "args") }?;
-        args::flags(given.flags, QBM_ACTIVATE_READ_ONLY, "args.flags")?;
+        let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA;
+        args::flags(given.flags, known, "args.flags")?;
+        let data_path = if given.data_file.is_null() {
+            DataPath::Stored
+        } else {
+            // SAFETY: promised by the caller.
+            match unsafe { args::path(given.data_file, "args.data_file") }? {
+                path if path.as_os_str().is_empty() => DataPath::Unknown,
+                path => DataPath::File(path.to_owned()),
+            }
+        };
         image.image.activate(&Activation {
             size_bytes: given.image_size_bytes,
             read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
             durability: durability(given.durability)?,
-            ..Activation::default()
+            trust_data: given.flags & QBM_ACTIVATE_TRUST_DATA != 0,
+            data_path,
         })?;
         Ok(0)
     };

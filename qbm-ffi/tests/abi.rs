@@ -59,6 +59,7 @@ fn activate(image: *mut qbm_image, size_bytes: u64) -> i32 {
         flags: 0,
         durability: QBM_DURABILITY_DEFAULT,
         image_size_bytes: size_bytes,
+        data_file: ptr::null(),
     };
     // SAFETY: `image` is open; `args` lives.
     unsafe { qbm_activate(image, &args, ptr::null_mut()) }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::recover::{Found, Modified, Trusted, Verdict, judge};
-use super::{Active, Image, State};
+use super::{Active, Image, Sizes, State};
 use crate::caps;
 use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, Session, TrustedChange};
 use crate::error::{Error, Result, quoted};
@@ -69,12 +69,9 @@ impl Image {
             trust_data: activation.trust_data,
         };
         let mut active = Active {
-            size_bytes,
-            durability,
             read_only,
             data_path: activation.data_path.clone(),
-            changed: false,
-            loaded: Vec::new(),
+            ..Active::read_only(size_bytes, durability)
         };
         // Beside a running writer nothing on disk is settled: its bitmaps are in use, and stay unread.
         let is_unsettled = self.options.shared && descriptor.session.is_some();
@@ -104,12 +101,16 @@ impl Image {
         descriptor.seal = None;
         descriptor.seal_is_damaged = false;
         // Files still have the recorded size: a crash from here on finds them at either.
+        active.on_record = Sizes {
+            size_bytes: recorded_bytes,
+            resize_to_bytes: (recorded_bytes != size_bytes).then_some(size_bytes),
+        };
         descriptor.session = Some(Session {
             generation,
             durability,
             boot_id,
             size_bytes: recorded_bytes,
-            resize_to_bytes: (recorded_bytes != size_bytes).then_some(size_bytes),
+            resize_to_bytes: active.on_record.resize_to_bytes,
         });
         self.commit(&mut state, descriptor)?;
         state.active = Some(active);
@@ -124,12 +125,16 @@ impl Image {
     /// With the session on record: fits the bitmaps to the image, then lets writes be recorded.
     fn begin_session(&self, state: &mut State, recorded_bytes: u64) -> Result<()> {
         self.fit_loaded(state, recorded_bytes)?;
-        let mut descriptor = state.descriptor.clone();
-        if let (Some(session), Some(active)) = (&mut descriptor.session, &state.active)
-            && session.resize_to_bytes.take().is_some()
+        if let Some(active) = &mut state.active
+            && active.on_record.resize_to_bytes.take().is_some()
         {
-            session.size_bytes = active.size_bytes;
+            active.on_record.size_bytes = active.size_bytes;
+            let descriptor = state.descriptor.clone();
             self.commit(state, descriptor)?;
+        }
+        if let Some(active) = &mut state.active {
+            // So far only what was found has been put on record.
+            active.changed = false;
         }
         self.publish(state);
         self.tracker.set_writable(true);
@@ -208,18 +213,25 @@ impl Image {
         debug_assert!(self.tracker.is_idle(), "no write is in flight at a close");
         self.tracker.set_writable(false);
         self.tracker.publish(Vec::new());
-        let mut descriptor = state.descriptor.clone();
         let mut first_error = None;
         for (name, recorder) in &active.loaded {
-            if let Err(error) = recorder.sync() {
-                descriptor.set_inconsistent(name, &error.to_string());
-                first_error.get_or_insert(error.within(format_args!("bitmap {}", quoted(name))));
-            } else if let Some(entry) = descriptor.bitmap_mut(name) {
+            let Err(error) = recorder.sync() else {
+                continue;
+            };
+            // At once: until then the session vouches for a file of which nothing is known.
+            let mut descriptor = state.descriptor.clone();
+            descriptor.set_inconsistent(name, &error.to_string());
+            self.commit(&mut state, descriptor)?;
+            first_error.get_or_insert(error.within(format_args!("bitmap {}", quoted(name))));
+        }
+        let mut descriptor = state.descriptor.clone();
+        for (name, recorder) in &active.loaded {
+            if let Some(entry) = descriptor.bitmap_mut(name) {
                 entry.crc32c = Some(recorder.crc32c());
             }
         }
         // A session in which nothing happened leaves the text as it was.
-        let changed = active.changed || self.tracker.was_written();
+        let changed = active.changed || first_error.is_some() || self.tracker.was_written();
         let generation = descriptor.generation().saturating_add(u64::from(changed));
         descriptor.session = None;
         let data_path = self.data_path(&descriptor, &active.data_path);

@@ -70,10 +70,19 @@ pub struct ImageInfo {
     pub bitmaps_count: usize,
 }
 
+/// The sizes of the image that bitmap files may have been made for: the session's two.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    size_bytes: u64,
+    resize_to_bytes: Option<u64>,
+}
+
 /// What an active image holds besides its descriptor.
 #[derive(Debug)]
 struct Active {
     size_bytes: u64,
+    /// What the session says, or will say with the next change of the descriptor that succeeds.
+    on_record: Sizes,
     durability: Durability,
     read_only: bool,
     data_path: DataPath,
@@ -88,6 +97,10 @@ impl Active {
     fn read_only(size_bytes: u64, durability: Durability) -> Self {
         Self {
             size_bytes,
+            on_record: Sizes {
+                size_bytes,
+                resize_to_bytes: None,
+            },
             durability,
             read_only: true,
             data_path: DataPath::Unknown,
@@ -332,7 +345,11 @@ impl Image {
     }
 
     /// Stores a changed descriptor; what is in memory changes only when that worked.
-    fn commit(&self, state: &mut State, descriptor: Descriptor) -> Result<()> {
+    fn commit(&self, state: &mut State, mut descriptor: Descriptor) -> Result<()> {
+        if let (Some(session), Some(active)) = (&mut descriptor.session, &state.active) {
+            session.size_bytes = active.on_record.size_bytes;
+            session.resize_to_bytes = active.on_record.resize_to_bytes;
+        }
         state.file.write(&*self.storage, &descriptor)?;
         state.descriptor = descriptor;
         // Now they are listed.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps follow the data image when it is resized.
 
-use super::{Image, State};
+use super::{Image, Sizes, State};
 use crate::caps;
 use crate::error::{Error, Result, quoted};
 
@@ -25,37 +25,66 @@ impl Image {
             caps::bits_count(size_bytes, recorder.granularity().bytes())
                 .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
         }
-        let mut descriptor = state.descriptor.clone();
-        if let Some(session) = &mut descriptor.session {
-            session.resize_to_bytes = Some(size_bytes);
+        let begun = self
+            .record_sizes(&mut state, old_bytes, Some(size_bytes))
+            .and_then(|()| {
+                if size_bytes > old_bytes {
+                    self.resize_bitmaps(&mut state, size_bytes, Some(old_bytes))?;
+                }
+                Ok(())
+            });
+        if begun.is_err() {
+            // The data image stays as it is; so do the bitmaps. What fails here too is told by the next change.
+            let _ = self.resize_bitmaps(&mut state, old_bytes, None);
+            let _ = self.record_sizes(&mut state, old_bytes, None);
         }
-        self.commit(&mut state, descriptor)?;
-        if size_bytes > old_bytes {
-            self.resize_bitmaps(&mut state, size_bytes, Some(old_bytes))?;
-        }
-        Ok(())
+        begun
     }
 
     /// Fits bitmaps and session to the data image's size now, in bytes. Waits for the disk.
     ///
     /// # Errors
-    /// Whatever the system says; the session then still names both sizes, and recovery understands either.
+    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly); whatever the system says. The image has the new size all the
+    /// same, as the data image has; the session names both until a later change of the descriptor succeeds, and recovery
+    /// understands either.
     pub fn end_resize(&self, size_bytes: u64) -> Result<()> {
         let mut state = self.lock();
         let size_bytes = caps::round_image_size(size_bytes)?;
-        self.resize_bitmaps(&mut state, size_bytes, None)?;
-        if let Some(active) = &mut state.active {
-            active.size_bytes = size_bytes;
+        let Some(active) = state.active.as_mut().filter(|active| !active.read_only) else {
+            return Err(self.not_writable());
+        };
+        let announced = [
+            Some(active.on_record.size_bytes),
+            active.on_record.resize_to_bytes,
+        ];
+        let old_bytes = std::mem::replace(&mut active.size_bytes, size_bytes);
+        if !announced.contains(&Some(size_bytes)) {
+            // The data image went its own way: bitmap files follow once that is on record.
+            self.record_sizes(&mut state, old_bytes, Some(size_bytes))?;
         }
-        let mut descriptor = state.descriptor.clone();
-        if let Some(session) = &mut descriptor.session {
-            session.size_bytes = size_bytes;
-            session.resize_to_bytes = None;
-        }
-        self.commit(&mut state, descriptor)
+        let resized = self.resize_bitmaps(&mut state, size_bytes, None);
+        let recorded = self.record_sizes(&mut state, size_bytes, None);
+        resized.and(recorded)
     }
 
-    /// A bitmap that cannot follow becomes inconsistent; the disk goes on.
+    /// Puts on record which sizes the bitmap files may have.
+    fn record_sizes(
+        &self,
+        state: &mut State,
+        size_bytes: u64,
+        resize_to_bytes: Option<u64>,
+    ) -> Result<()> {
+        if let Some(active) = &mut state.active {
+            active.on_record = Sizes {
+                size_bytes,
+                resize_to_bytes,
+            };
+        }
+        let descriptor = state.descriptor.clone();
+        self.commit(state, descriptor)
+    }
+
+    /// Every bitmap follows, or becomes inconsistent; the disk goes on. Returns the first error that kept one from both.
     fn resize_bitmaps(
         &self,
         state: &mut State,
@@ -73,12 +102,13 @@ impl Image {
                 .bitmap(name)
                 .is_some_and(|entry| entry.recording)
         };
+        let mut first_error = None;
         for (name, recorder) in loaded {
             let result = caps::bits_count(size_bytes, recorder.granularity().bytes())
                 .and_then(|bits_count| recorder.resize(bits_count));
             let result = result.and_then(|()| match dirty_from {
                 Some(offset) if recording(state, &name) => {
-                    if recorder.record(offset, size_bytes - offset) {
+                    if recorder.record(offset, size_bytes.saturating_sub(offset)) {
                         Ok(())
                     } else {
                         Err(Error::invalid("the new tail could not be recorded"))
@@ -86,10 +116,12 @@ impl Image {
                 }
                 _ => Ok(()),
             });
-            if let Err(error) = result {
-                self.retire(state, &name, &error.to_string())?;
+            if let Err(error) = result
+                && let Err(error) = self.retire(state, &name, &error.to_string())
+            {
+                first_error.get_or_insert(error);
             }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 }

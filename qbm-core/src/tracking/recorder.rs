@@ -355,16 +355,23 @@ impl Recorder {
         if map.bits_count() == bits_count {
             return Ok(());
         }
-        let failed = |error| Error::io("cannot resize bitmap file", &self.path, error);
         self.unsynced.store(true, Ordering::SeqCst);
-        let new = map.resized(bits_count);
+        let new = Arc::new(map.resized(bits_count));
         // Growing: first make sure that what becomes part of the bitmap is zero, in the file too.
-        file.set_length(caps::bitmap_file_bytes(bits_count.min(map.bits_count())))
-            .map_err(failed)?;
-        file.set_length(caps::bitmap_file_bytes(bits_count))
-            .map_err(failed)?;
-        self.map.store(Arc::new(new));
-        self.save(&self.map.load(), &**file)
+        let shorter_bits = bits_count.min(map.bits_count());
+        let resized = file
+            .set_length(caps::bitmap_file_bytes(shorter_bits))
+            .and_then(|()| file.set_length(caps::bitmap_file_bytes(bits_count)))
+            .map_err(|error| Error::io("cannot resize bitmap file", &self.path, error))
+            .and_then(|()| {
+                self.map.store(Arc::clone(&new));
+                self.save(&new, &**file)
+            });
+        if resized.is_err() {
+            // It no longer covers the disk.
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        resized
     }
 
     /// [`resize`](Self::resize) for a file whose length a crash may have left at another size.
@@ -420,11 +427,15 @@ impl Recorder {
         let map = self.map.load();
         self.save(&map, &**file)?;
         if self.unsynced.load(Ordering::SeqCst) {
-            file.sync_data().map_err(|error| {
-                // What a failed sync dropped cannot be known; the bitmap is not to be trusted again.
+            if let Err(error) = file.sync_data() {
+                // What a failed sync dropped cannot be known; the bitmap is not to be trusted again. Until that is on
+                // record the page cache is to say all that it said: a kill must not find less.
                 self.failed.store(true, Ordering::SeqCst);
-                Error::io("cannot sync bitmap file", &self.path, error)
-            })?;
+                map.iter_present_chunks()
+                    .for_each(|(_, chunk)| chunk.mark_unsaved());
+                let _ = self.save(&map, &**file);
+                return Err(Error::io("cannot sync bitmap file", &self.path, error));
+            }
             self.unsynced.store(false, Ordering::SeqCst);
         }
         Ok(())
