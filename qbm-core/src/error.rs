@@ -109,8 +109,8 @@ impl Error {
 /// The system's message without Rust's "(os error N)".
 fn describe(error: &io::Error) -> String {
     let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(end) => text[..end].to_owned(),
+    match text.split_once(" (os error ") {
+        Some((before, _)) => before.to_owned(),
         None => text,
     }
 }
@@ -121,7 +121,7 @@ fn describe(error: &io::Error) -> String {
 pub fn quoted(value: impl Display) -> String {
     const CHARS_MAX: usize = 200;
     let text = value.to_string();
-    let mut line = String::with_capacity(text.len().min(CHARS_MAX) + 2);
+    let mut line = String::with_capacity(text.len().min(CHARS_MAX));
     line.push('"');
     for (index, character) in text.chars().enumerate() {
         if index == CHARS_MAX {

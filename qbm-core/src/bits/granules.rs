@@ -36,7 +36,7 @@ impl Granularity {
     }
 
     /// The granule that a byte is in.
-    fn granule(self, offset_bytes: u64) -> u64 {
+    pub(crate) fn granule(self, offset_bytes: u64) -> u64 {
         offset_bytes.wrapping_shr(self.shift)
     }
 

@@ -39,6 +39,7 @@ impl BitMap {
         self.bits_count
     }
 
+    #[cfg(test)]
     pub(crate) fn chunks_count(&self) -> u64 {
         self.table.chunks_count()
     }

@@ -1,13 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bits in memory and in files.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::arithmetic_side_effects,
-        clippy::cast_possible_truncation,
-        clippy::string_slice
-    )
-)]
 
 mod checksum;
 mod chunk;

@@ -65,6 +65,7 @@ impl Table {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn chunks_count(&self) -> u64 {
         self.chunks_count
     }

@@ -181,7 +181,10 @@ impl Descriptor {
     }
 
     pub(crate) fn names_count(&self) -> usize {
-        self.bitmaps.len() + self.inconsistent.len() + usize::from(self.allocation.is_some())
+        let allocation = usize::from(self.allocation.is_some());
+        [self.bitmaps.len(), self.inconsistent.len(), allocation]
+            .iter()
+            .sum()
     }
 
     /// Moves a bitmap to the inconsistent ones; the first reason stays.
@@ -198,7 +201,7 @@ impl Descriptor {
 
     /// Leaves a trace of a change of the data image that somebody said to trust.
     pub(crate) fn add_trusted(&mut self, change: &TrustedChange) {
-        let excess = (self.trusted.len() + 1).saturating_sub(TRUSTED_MAX);
+        let excess = self.trusted.len().saturating_sub(TRUSTED_MAX - 1);
         self.trusted.drain(..excess);
         // Integers in an object always serialize.
         self.trusted

@@ -54,8 +54,8 @@ pub(super) fn read_object(value: &RawValue, place: &str) -> Result<Object> {
 /// serde_json counts lines within the piece it was given; that position would mislead.
 pub(super) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
+    match text.rsplit_once(" at line ") {
+        Some((before, _)) => before.to_owned(),
         None => text,
     }
 }

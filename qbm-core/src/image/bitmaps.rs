@@ -78,7 +78,7 @@ impl Image {
         match consistent.get(index) {
             Some(entry) => Some(state.describe(entry)),
             None => {
-                let index = index - consistent.len();
+                let index = index.checked_sub(consistent.len())?;
                 let entry = state.descriptor.inconsistent.get(index)?;
                 Some(describe_inconsistent(entry))
             }

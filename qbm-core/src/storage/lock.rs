@@ -5,6 +5,12 @@
 //! permission i, byte 200+i by whoever does not let others use it. A process first locks its own bytes, then looks
 //! whether anybody holds the opposite ones.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "small constants"
+)]
+
 use std::fs::File;
 use std::io;
 

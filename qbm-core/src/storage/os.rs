@@ -173,7 +173,7 @@ impl StorageFile for OsFile {
             Err(errno) => return Err(errno.into()),
         };
         let end = seek(start, Whence::SeekHole)?;
-        Ok(Some((start, end.max(start + 1))))
+        Ok(Some((start, end.max(start.saturating_add(1)))))
     }
 
     fn id(&self) -> io::Result<FileId> {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which byte ranges are being written right now.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "numbers of slots, units that are shifted 64-bit numbers, and lengths that are not 0"
+)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -97,7 +102,7 @@ impl InFlight {
         let Some(index) = ticket.place.checked_sub(1) else {
             return;
         };
-        if let Some(slot) = self.slots.get(index as usize) {
+        if let Some(slot) = self.slots.get(usize::try_from(index).unwrap_or(usize::MAX)) {
             let was = slot.swap(0, Ordering::SeqCst);
             debug_assert_eq!(was, ticket.range, "a ticket is given back once");
             return;

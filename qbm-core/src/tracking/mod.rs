@@ -101,7 +101,7 @@ impl Tracker {
             }
             for (start, end) in self.in_flight.ranges() {
                 // A failure marks the recorder as failed; the next look at it settles that.
-                recorder.record(start, end - start);
+                recorder.record(start, end.saturating_sub(start));
             }
         }
     }

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One bitmap that is loaded: its bits in memory, its file, and the order between the two.
 
+mod exchange;
+mod file_bits;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::bits::{BitMap, BitRange, CHUNK_BITS, CHUNK_BYTES, Chunk, Granularity};
+use file_bits::read_bits;
+
+use crate::bits::{BitMap, BitRange, CHUNK_BYTES, Chunk, Granularity};
 use crate::caps;
 use crate::descriptor::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::StorageFile;
-
-/// Read size when a file is loaded: whole chunks.
-const LOAD_BYTES: usize = 256 * CHUNK_BYTES;
 
 /// A loaded bitmap.
 ///
@@ -156,8 +158,8 @@ impl Recorder {
                     let wanted = Chunk::zeroed();
                     wanted.replace(&chunk.to_bytes());
                     wanted.set(within.start, within.end);
-                    let (first, last) = (within.start / 8, (within.end - 1) / 8);
-                    self.write(file, index, &wanted.to_bytes(), first, last + 1)?;
+                    let (first, end) = (within.start / 8, within.end.div_ceil(8));
+                    self.write(file, index, &wanted.to_bytes(), first, end)?;
                 }
             }
             chunk.set(within.start, within.end);
@@ -174,56 +176,16 @@ impl Recorder {
         first: u64,
         end: u64,
     ) -> Result<()> {
-        let base = index * CHUNK_BYTES as u64;
+        let base = index.saturating_mul(CHUNK_BYTES as u64);
         let file_bytes = caps::bitmap_file_bytes(self.map.load().bits_count());
         let end = end.min(file_bytes.saturating_sub(base));
-        let piece = bytes.get(first as usize..end as usize).unwrap_or_default();
+        let in_chunk = |byte: u64| usize::try_from(byte).unwrap_or(CHUNK_BYTES);
+        let piece = bytes
+            .get(in_chunk(first)..in_chunk(end))
+            .unwrap_or_default();
         self.unsynced.store(true, Ordering::SeqCst);
-        file.write_at(base + first, piece)
+        file.write_at(base.saturating_add(first), piece)
             .map_err(|error| Error::io("cannot write bitmap file", &self.path, error))
-    }
-
-    fn chunk_range(&self, offset_bytes: u64, length_bytes: u64, map: &BitMap) -> Result<BitRange> {
-        let range = self
-            .granularity
-            .touched(offset_bytes, length_bytes, map.bits_count());
-        let aligned = |bytes: u64| bytes.is_multiple_of(64 * self.granularity.bytes());
-        let reaches_end = range.end == map.bits_count();
-        if !aligned(offset_bytes) || !(aligned(length_bytes) || reaches_end) {
-            return Err(Error::invalid(format!(
-                "range of {length_bytes} bytes at {offset_bytes}: not a multiple of 64 granules of {} bytes",
-                self.granularity.bytes()
-            )));
-        }
-        Ok(range)
-    }
-
-    /// The bits of a range as the bitmap file holds them, into `bits`.
-    pub(crate) fn load_bits(
-        &self,
-        offset_bytes: u64,
-        length_bytes: u64,
-        bits: &mut [u8],
-    ) -> Result<()> {
-        let map = self.map.load();
-        let range = self.chunk_range(offset_bytes, length_bytes, &map)?;
-        let bits = buffer(bits.len(), range).and_then(|length| bits.get_mut(..length));
-        let bits = bits.ok_or_else(too_small)?;
-        bits.fill(0);
-        for (index, within) in BitMap::pieces(range) {
-            let Some(chunk) = map.chunk(index) else {
-                continue;
-            };
-            let bytes = chunk.to_bytes();
-            let at = ((index * CHUNK_BITS + within.start - range.start) / 8) as usize;
-            let from = within.start as usize / 8..within.end.div_ceil(8) as usize;
-            if let (Some(source), Some(target)) =
-                (bytes.get(from.clone()), bits.get_mut(at..at + from.len()))
-            {
-                target.copy_from_slice(source);
-            }
-        }
-        Ok(())
     }
 
     /// The first dirty granule at or after `offset_bytes`, as an offset.
@@ -231,15 +193,19 @@ impl Recorder {
         let bit = self
             .map
             .load()
-            .next_set(offset_bytes / self.granularity.bytes())?;
-        Some(bit * self.granularity.bytes())
+            .next_set(self.granularity.granule(offset_bytes))?;
+        let bits = BitRange {
+            start: bit,
+            end: bit,
+        };
+        Some(self.granularity.bytes_of(bits).0)
     }
 
     /// The first run of dirty granules at or after the granule that holds `offset_bytes`, as bits.
     pub(crate) fn next_extent(&self, offset_bytes: u64) -> Option<BitRange> {
         self.map
             .load()
-            .next_extent(offset_bytes / self.granularity.bytes())
+            .next_extent(self.granularity.granule(offset_bytes))
     }
 
     /// CRC-32C of the bitmap file's bytes, as they are once everything is saved.
@@ -275,77 +241,6 @@ impl Recorder {
     /// Dirty granules.
     pub(crate) fn count(&self) -> u64 {
         self.map.load().count()
-    }
-
-    /// Replaces the bits of a range; `None`: by zeros. The caller knows that no write is in flight.
-    pub(crate) fn store_bits(
-        &self,
-        offset_bytes: u64,
-        length_bytes: u64,
-        bits: Option<&[u8]>,
-    ) -> Result<()> {
-        self.change_bits(offset_bytes, length_bytes, bits, |_, new| new)
-    }
-
-    /// Adds the bits of a range.
-    pub(crate) fn merge_bits(
-        &self,
-        offset_bytes: u64,
-        length_bytes: u64,
-        bits: &[u8],
-    ) -> Result<()> {
-        self.change_bits(offset_bytes, length_bytes, Some(bits), |old, new| old | new)
-    }
-
-    fn change_bits(
-        &self,
-        offset_bytes: u64,
-        length_bytes: u64,
-        bits: Option<&[u8]>,
-        combine: impl Fn(u8, u8) -> u8,
-    ) -> Result<()> {
-        let file = self.lock();
-        let map = self.map.load();
-        let range = self.chunk_range(offset_bytes, length_bytes, &map)?;
-        if let Some(bits) = bits {
-            buffer(bits.len(), range).ok_or_else(too_small)?;
-        }
-        for (index, within) in BitMap::pieces(range) {
-            let at = ((index * CHUNK_BITS + within.start - range.start) / 8) as usize;
-            let bytes_range = within.start as usize / 8..within.end.div_ceil(8) as usize;
-            let source = bits.map(|bits| bits.get(at..at + bytes_range.len()).unwrap_or_default());
-            let is_zero = source.is_none_or(|source| source.iter().all(|byte| *byte == 0));
-            if is_zero && map.chunk(index).is_none() {
-                continue;
-            }
-            let Some(chunk) = map.chunk_or_zeroed(index) else {
-                continue;
-            };
-            let old = chunk.to_bytes();
-            let mut new = old;
-            let target = new.get_mut(bytes_range.clone()).unwrap_or_default();
-            for (position, byte) in target.iter_mut().enumerate() {
-                let given = source.and_then(|source| source.get(position));
-                *byte = combine(*byte, given.copied().unwrap_or(0));
-            }
-            // Padding stays zero whatever the caller's last byte holds.
-            clear_from(
-                &mut new,
-                map.bits_count().saturating_sub(index * CHUNK_BITS),
-            );
-            if new == old && !chunk.is_unsaved() {
-                continue;
-            }
-            match self.durability {
-                Durability::Close => chunk.mark_unsaved(),
-                Durability::Process => {
-                    self.write(&**file, index, &new, 0, CHUNK_BYTES as u64)?;
-                    chunk.mark_saved();
-                }
-            }
-            chunk.replace(&new);
-        }
-        Ok(())
     }
 
     /// Fits the bitmap to another size; new bits are zero. Page cache only.
@@ -442,77 +337,5 @@ impl Recorder {
     }
 }
 
-fn too_small() -> Error {
-    Error::invalid("the buffer is too small for the range's bits")
-}
-
-/// The bytes of a buffer of `length_bytes` that `range` needs, if it has them.
-fn buffer(length_bytes: usize, range: BitRange) -> Option<usize> {
-    let needed = usize::try_from((range.end - range.start).div_ceil(8)).ok()?;
-    (length_bytes >= needed).then_some(needed)
-}
-
-/// Zeroes the bits of a chunk from `bits_count` on.
-fn clear_from(bytes: &mut [u8; CHUNK_BYTES], bits_count: u64) {
-    use bitvec::prelude::*;
-    if bits_count < CHUNK_BITS
-        && let Some(tail) = bytes.view_bits_mut::<Lsb0>().get_mut(bits_count as usize..)
-    {
-        tail.fill(false);
-    }
-}
-
-/// Reads `bits_count` bits, skipping what the file system knows to be zero.
-fn read_bits(file: &dyn StorageFile, bits_count: u64) -> std::io::Result<(BitMap, bool)> {
-    let mut padding_was_set = false;
-    let map = BitMap::new(bits_count);
-    let file_bytes = caps::bitmap_file_bytes(bits_count);
-    let mut buffer = vec![0; LOAD_BYTES.min((map.chunks_count() as usize) * CHUNK_BYTES)];
-    let mut next = 0;
-    while let Some((start, end)) = file.next_data(next)? {
-        let mut at = start / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
-        let end = end.min(file_bytes);
-        while at < end {
-            let length = (buffer.len() as u64).min(file_bytes - at) as usize;
-            let Some(piece) = buffer.get_mut(..length) else {
-                break;
-            };
-            file.read_at(at, piece)?;
-            for (index, bytes) in piece.chunks(CHUNK_BYTES).enumerate() {
-                padding_was_set |= load_chunk(&map, at / CHUNK_BYTES as u64 + index as u64, bytes);
-            }
-            at += length as u64;
-        }
-        next = end.max(at);
-        if next >= file_bytes {
-            break;
-        }
-    }
-    Ok((map, padding_was_set))
-}
-
-/// Takes over a chunk as the file holds it; returns whether padding was set in it.
-fn load_chunk(map: &BitMap, index: u64, bytes: &[u8]) -> bool {
-    let mut whole = [0; CHUNK_BYTES];
-    if let Some(start) = whole.get_mut(..bytes.len()) {
-        start.copy_from_slice(bytes);
-    }
-    let as_read = whole;
-    clear_from(
-        &mut whole,
-        map.bits_count().saturating_sub(index * CHUNK_BITS),
-    );
-    if as_read.iter().any(|byte| *byte != 0)
-        && let Some(chunk) = map.chunk_or_zeroed(index)
-    {
-        chunk.replace(&whole);
-        if whole != as_read {
-            chunk.mark_unsaved();
-        }
-    }
-    whole != as_read
-}
-
 #[cfg(test)]
-#[path = "recorder_tests.rs"]
 mod tests;
