@@ -23,6 +23,10 @@ c++ -std=c++11 "${strict[@]}" "${cflags[@]}" -fsyntax-only "$work/alone.cc"
 ok "the header stands alone in C99 and C++11"
 
 cc -std=gnu99 "${strict[@]}" -g "${cflags[@]}" -o "$work/session" "$here/session.c" "${libs[@]}"
+cc -std=c99 "${strict[@]}" "${cflags[@]}" -o "$work/hold" "$here/hold.c" "${libs[@]}"
+pairs=$("$here/locks.sh" "$prefix/bin" "$work/hold" "$work")
+ok "a C program, qemu-img and QEMU exclude each other as they should: $pairs"
+
 version=$("$work/session" "$work/x.qbm")
 ok "a session in C survives abort()"
 
