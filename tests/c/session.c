@@ -28,7 +28,7 @@ static qbm_image *activated(const char *path)
 {
     qbm_open_args open_args = { sizeof(open_args), 0, 0 };
     qbm_activate_args activate_args = { sizeof(activate_args), 0,
-                                        QBM_DURABILITY_PROCESS, SIZE };
+                                        QBM_DURABILITY_PROCESS, SIZE, NULL };
     qbm_image *image = NULL;
 
     CHECK(qbm_open(path, &open_args, &image, &error) == 0);

@@ -64,10 +64,34 @@ fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
 /// What is in a replacement, without its header; `None` for a file that is not there or somebody else's.
 ///
 /// An empty file is taken for one that a crash left before its first byte. A header that a power cut tore has zeros where
-/// bytes are missing; a replacement with such a one is ours, and says nothing.
-fn read_own(storage: &dyn Storage, path: &Path) -> Option<Vec<u8>> {
-    let file = storage.open(path, Access::Read).ok()?;
-    let content = DescriptorFile::read_text(&*file, path).ok()?;
+/// bytes are missing; a replacement with such a one is ours, and says nothing. A file that cannot be read for now may be
+/// ours: that is an error.
+fn read_own(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match storage.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if is_somebody_elses(&error) => return Ok(None),
+        Err(error) => return Err(Error::io("cannot open", path, error)),
+    };
+    let content = match DescriptorFile::read_text(&*file, path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == ErrorKind::TooBig => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(strip_header(content))
+}
+
+/// What `open` says of a name that is free, or leads to something that we never made: no regular file, or not ours to read.
+fn is_somebody_elses(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+    ) || matches!(
+        error.raw_os_error(),
+        Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR | libc::ENXIO)
+    )
+}
+
+fn strip_header(content: Vec<u8>) -> Option<Vec<u8>> {
     if content.is_empty() {
         return Some(content);
     }
@@ -178,7 +202,7 @@ impl DescriptorFile {
             if checksum_holds(&text) {
                 return Ok((text, Standing::Whole));
             }
-            if let Some(whole) = self.read_replacement(storage) {
+            if let Some(whole) = self.read_replacement(storage)? {
                 return Ok((whole, Standing::Torn));
             }
             // A reader that shares may have met a writer between the two; such a text does not stay.
@@ -192,10 +216,15 @@ impl DescriptorFile {
     }
 
     /// The text that a crash kept from replacing this one, if there is one that is whole.
-    fn read_replacement(&self, storage: &dyn Storage) -> Option<Vec<u8>> {
-        replacement_paths(&self.path)
-            .filter_map(|path| read_own(storage, &path))
-            .find(|text| checksum_holds(text) && Descriptor::parse(text).is_ok())
+    fn read_replacement(&self, storage: &dyn Storage) -> Result<Option<Vec<u8>>> {
+        for path in replacement_paths(&self.path) {
+            let text = read_own(storage, &path)?;
+            let is_whole = |text: &Vec<u8>| checksum_holds(text) && Descriptor::parse(text).is_ok();
+            if let Some(text) = text.filter(is_whole) {
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
     }
 
     /// Replaces the text. Durable when this returns; after an error the old or the new one will be read.
@@ -248,7 +277,7 @@ impl DescriptorFile {
             return Ok(());
         }
         let (text, standing) = self.read_whole(storage)?;
-        let leftovers = self.leftovers(storage);
+        let leftovers = self.leftovers(storage)?;
         // A text that looks whole may be so in the page cache only: whoever left a replacement did not get to know that it
         // is durable. Only once it is, replacements may go.
         if standing == Standing::Torn || !leftovers.is_empty() {
@@ -264,10 +293,14 @@ impl DescriptorFile {
     }
 
     /// Replacements that a crash left.
-    pub(crate) fn leftovers(&self, storage: &dyn Storage) -> Vec<PathBuf> {
-        replacement_paths(&self.path)
-            .filter(|path| read_own(storage, path).is_some())
-            .collect()
+    pub(crate) fn leftovers(&self, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
+        let mut leftovers = Vec::new();
+        for path in replacement_paths(&self.path) {
+            if read_own(storage, &path)?.is_some() {
+                leftovers.push(path);
+            }
+        }
+        Ok(leftovers)
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Beginning and ending a session.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::recover::{Found, Modified, Trusted, Verdict, judge};
@@ -64,7 +65,7 @@ impl Image {
         let boot_id = self.boot_id()?;
         let found = Found {
             size_bytes,
-            modified: self.modified(&descriptor, &activation.data_path),
+            modified: self.modified(&descriptor, &activation.data_path)?,
             boot_id: &boot_id,
             trust_data: activation.trust_data,
         };
@@ -184,13 +185,17 @@ impl Image {
         path.filter(|_| descriptor.image.format == "raw")
     }
 
-    pub(super) fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Modified {
+    /// What can be seen of the data image's modification time. That it cannot be looked at for now is an error: it says
+    /// nothing of the bitmaps.
+    pub(super) fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Result<Modified> {
         let Some(path) = self.data_path(descriptor, given) else {
-            return Modified::Unknown;
+            return Ok(Modified::Unknown);
         };
         match self.storage.metadata(&path) {
-            Ok(metadata) if metadata.is_regular => Modified::At(metadata.modified),
-            _ => Modified::NotAFile,
+            Ok(metadata) if metadata.is_regular => Ok(Modified::At(metadata.modified)),
+            Ok(_) => Ok(Modified::NotAFile),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Modified::NotAFile),
+            Err(error) => Err(Error::io("cannot examine data image", &path, error)),
         }
     }
 

@@ -58,7 +58,7 @@ impl Image {
                 findings.push(Finding::new(FindingKind::EditedDescriptor, text));
             }
         }
-        for path in state.file.leftovers(&*self.storage) {
+        for path in state.file.leftovers(&*self.storage)? {
             let text = format!(
                 "file {} is left of a change of the descriptor",
                 quoted(path.display())
@@ -140,7 +140,7 @@ impl Image {
         let modified = if is_missing {
             Modified::Unknown // Told already, and no bitmap's fault.
         } else {
-            self.modified(descriptor, &options.data_path)
+            self.modified(descriptor, &options.data_path)?
         };
         let boot_id = self.boot_id()?;
         let found = Found {

@@ -2,6 +2,7 @@
 //! From bitmap files to bitmaps in memory. What cannot be used costs itself, never the disk (I5).
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 
 use super::recover::{Trusted, Verdict, check_length};
@@ -119,6 +120,9 @@ impl Image {
                     *count = count.saturating_add(1);
                     opened.push((entry, id, file));
                 }
+                Err(error) if is_exhaustion(&error) => {
+                    return Err(Error::io("cannot open bitmap file", &path, error));
+                }
                 Err(error) => {
                     let text = Error::io("cannot open bitmap file", &path, error).to_string();
                     report(entry, FindingKind::FileUnreadable, text);
@@ -174,6 +178,12 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// What is no bitmap's fault and will pass: too many open files, no memory.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn load_one(
