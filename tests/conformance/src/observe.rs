@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use qbm_core::storage::{OsStorage, Storage};
-use qbm_core::{Activation, Error, ErrorKind, Image, OpenOptions};
+use qbm_core::{Activation, DataPath, Error, ErrorKind, Image, OpenOptions};
 
 use crate::case::{Bitmap, Case, Refusal};
 
@@ -61,11 +63,7 @@ pub fn open(path: &Path, read_only: bool) -> qbm_core::Result<Image> {
 ///
 /// # Errors
 /// The image is refused.
-pub fn open_in(
-    storage: Arc<dyn Storage>,
-    path: &Path,
-    read_only: bool,
-) -> qbm_core::Result<Image> {
+pub fn open_in(storage: Arc<dyn Storage>, path: &Path, read_only: bool) -> qbm_core::Result<Image> {
     let options = OpenOptions {
         read_only,
         ..OpenOptions::default()
@@ -80,7 +78,13 @@ pub fn activation(case: &Case, read_only: bool) -> Activation {
     Activation {
         size_bytes: case.size_bytes.unwrap_or(length),
         read_only,
-        durability: None,
+        trust_data: case.trust_data,
+        data_path: if case.data_is_given {
+            DataPath::Unknown
+        } else {
+            DataPath::Stored
+        },
+        ..Activation::default()
     }
 }
 
@@ -105,15 +109,16 @@ pub fn look(image: &Image) -> qbm_core::Result<Seen> {
         }
         let is_loaded = info.active && !bitmap.in_use || info.writable;
         let dirty = if is_loaded {
-            let size_bytes = info.size_bytes.unwrap_or(0);
-            Some(extents(image, &bitmap.name, size_bytes)?)
+            Some(extents(image, &bitmap.name)?)
         } else {
             None
         };
         let found = Bitmap {
             granularity_bytes: bitmap.granularity_bytes,
             recording: bitmap.recording,
-            user_data: None,
+            user_data: image
+                .user_data(&bitmap.name)?
+                .map(|data| BASE64.encode(data)),
             dirty,
         };
         seen.bitmaps.insert(bitmap.name, found);
@@ -122,17 +127,12 @@ pub fn look(image: &Image) -> qbm_core::Result<Seen> {
 }
 
 /// Dirty bytes as maximal extents.
-fn extents(image: &Image, name: &str, size_bytes: u64) -> qbm_core::Result<Vec<(u64, u64)>> {
-    let granularity_bytes = image.bitmap(name).map_or(1, |bitmap| bitmap.granularity_bytes);
-    let mut extents: Vec<(u64, u64)> = Vec::new();
+fn extents(image: &Image, name: &str) -> qbm_core::Result<Vec<(u64, u64)>> {
+    let mut extents = Vec::new();
     let mut offset = 0;
-    while let Some(start) = image.next_dirty(name, offset)? {
-        let end = start.saturating_add(granularity_bytes).min(size_bytes);
-        match extents.last_mut() {
-            Some(last) if last.0 + last.1 == start => last.1 = end - last.0,
-            _ => extents.push((start, end - start)),
-        }
-        offset = start.saturating_add(granularity_bytes);
+    while let Some(extent) = image.next_dirty_extent(name, offset)? {
+        extents.push((extent.offset_bytes, extent.length_bytes));
+        offset = extent.end_bytes();
     }
     Ok(extents)
 }

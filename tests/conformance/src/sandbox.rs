@@ -111,7 +111,7 @@ impl Sandbox {
     /// # Errors
     /// The system's.
     pub fn listing(&self) -> Result<Vec<String>> {
-        Ok(self.snapshot()?.0.into_keys().collect())
+        Ok(self.snapshot()?.names())
     }
 
     /// All files as they are.
@@ -141,18 +141,19 @@ fn look(path: &Path) -> Result<(u64, SystemTime, Vec<u8>)> {
 }
 
 impl Snapshot {
+    /// Names of the files, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     /// Fails unless `self` is the same as `after`: not a byte, a length, a time or a name changed.
     ///
     /// # Errors
     /// Says which file is not.
     pub fn ensure_same(&self, after: &Self) -> Result<()> {
-        let names = |snapshot: &Self| snapshot.0.keys().cloned().collect::<Vec<_>>();
-        ensure!(
-            names(self) == names(after),
-            "files were {:?}, are {:?}",
-            names(self),
-            names(after)
-        );
+        let (was, is) = (self.names(), after.names());
+        ensure!(was == is, "files were {was:?}, are {is:?}");
         for name in self.0.keys() {
             self.ensure_file_same(name, after)?;
         }

@@ -41,7 +41,11 @@ fn for_each<T: serde::de::DeserializeOwned>(
             failures.push(format!("{name}: {error:#}"));
         }
     }
-    ensure!(table.is_empty(), "only in expected.json: {:?}", table.keys());
+    ensure!(
+        table.is_empty(),
+        "only in expected.json: {:?}",
+        table.keys()
+    );
     ensure!(failures.is_empty(), "\n{}", failures.join("\n"));
     Ok(())
 }
@@ -101,8 +105,7 @@ fn session(sandbox: &Sandbox, expected: &Found) -> Result<()> {
     let image = observe::open(&sandbox.descriptor(), false)?;
     let activation = qbm_core::Activation {
         size_bytes: expected.size_bytes.unwrap_or(1 << 20),
-        read_only: false,
-        durability: None,
+        ..qbm_core::Activation::default()
     };
     image.activate(&activation)?;
     image.inactivate()?;
@@ -115,11 +118,14 @@ fn kept(before: &str, after: &str) -> Result<()> {
         qbm_conformance::checksum::holds(after),
         "the checksum does not hold: {after}"
     );
-    let outer_is_foreign = |name: &str| name.starts_with("ext-soft-") && name != "ext-soft-qbm-crc32c";
+    let outer_is_foreign =
+        |name: &str| name.starts_with("ext-soft-") && name != "ext-soft-qbm-crc32c";
     // The checksum moves to the end; all others stay.
     let without_checksum = |text: &str| -> Result<String> {
         let members = members::Members::read(text)?.0;
-        let rest = members.iter().filter(|(name, _)| name != "ext-soft-qbm-crc32c");
+        let rest = members
+            .iter()
+            .filter(|(name, _)| name != "ext-soft-qbm-crc32c");
         let rest: Vec<String> = rest
             .map(|(name, value)| format!("{}:{}", serde_json::json!(name), value.get()))
             .collect();
@@ -131,7 +137,10 @@ fn kept(before: &str, after: &str) -> Result<()> {
         let mut text = text.to_owned();
         for name in path {
             let object = members::Members::read(&text)?;
-            text = object.get(name).with_context(|| (*name).to_owned())?.to_owned();
+            text = object
+                .get(name)
+                .with_context(|| (*name).to_owned())?
+                .to_owned();
         }
         Ok(text)
     };
@@ -140,9 +149,19 @@ fn kept(before: &str, after: &str) -> Result<()> {
         let ours = ["inconsistent", "seal", "trusted"].map(|key| format!("ext-soft-qbm-{key}"));
         name.starts_with("ext-soft-") && !ours.iter().any(|key| key == name)
     };
-    members::ensure_kept("QBM", &inner(&before, &["QBM"])?, &inner(&after, &["QBM"])?, qbm_is_foreign)?;
+    members::ensure_kept(
+        "QBM",
+        &inner(&before, &["QBM"])?,
+        &inner(&after, &["QBM"])?,
+        qbm_is_foreign,
+    )?;
     let image = ["QBM", "image"];
-    members::ensure_kept("image", &inner(&before, &image)?, &inner(&after, &image)?, |_| true)?;
+    members::ensure_kept(
+        "image",
+        &inner(&before, &image)?,
+        &inner(&after, &image)?,
+        |_| true,
+    )?;
     // Every BITMAP is in the list now, to the letter.
     let Ok(bitmaps) = inner(&before, &["QBM", "bitmaps"]) else {
         return Ok(());
