@@ -6,6 +6,7 @@
 //! | [`case`] | what a fixture says: the files' data model |
 //! | [`checksum`] | the checksums, by the text of the specification, with none of qbm-core's code |
 //! | [`compare`] | what an implementation found against what was expected |
+//! | [`disk`] | a small disk whose storage is recorded |
 //! | [`members`] | JSON objects in their order, for "kept where they stood" |
 //! | [`observe`] | qbm-core, asked through its public interface |
 //! | [`recording`] | a storage that writes down the order of everything |
@@ -15,6 +16,7 @@
 pub mod case;
 pub mod checksum;
 pub mod compare;
+pub mod disk;
 pub mod members;
 pub mod observe;
 pub mod recording;
