@@ -121,6 +121,23 @@ pub struct Case {
     pub after: After,
 }
 
+/// A bitmap file by itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Bits {
+    /// One sentence for the reader.
+    #[serde(rename = "about")]
+    pub _about: String,
+    /// Size of the disk.
+    pub size_bytes: u64,
+    /// Bytes of it that one bit covers.
+    pub granularity_bytes: u64,
+    /// Guest writes that lead from a file of zeros to this one, as `[offset, length]`.
+    pub writes: Vec<(u64, u64)>,
+    /// What the file says is dirty, as maximal extents.
+    pub dirty: Vec<(u64, u64)>,
+}
+
 /// Reads JSON of type `T`.
 ///
 /// # Errors

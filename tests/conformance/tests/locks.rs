@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES};
 use qbm_core::{Activation, ErrorKind, OpenOptions};
@@ -149,7 +149,7 @@ fn a_killed_process_leaves_its_writes_and_no_locks() -> Result<()> {
         std::fs::read(&path)?.starts_with(b"bits"),
         "its write is lost"
     );
-    let file = File::open(&path)?;
-    file.try_lock().context("its lock is held")?;
+    let lock = Flock::lock(File::open(&path)?, FlockArg::LockExclusiveNonblock);
+    ensure!(lock.is_ok(), "its lock is held");
     Ok(())
 }
