@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use qbm_core::check::CheckOptions;
 use qbm_core::storage::{OsStorage, Storage};
 use qbm_core::{Activation, DataPath, Error, ErrorKind, Image, OpenOptions};
 
@@ -74,18 +75,36 @@ pub fn open_in(storage: Arc<dyn Storage>, path: &Path, read_only: bool) -> qbm_c
 /// How a case is activated.
 #[must_use]
 pub fn activation(case: &Case, read_only: bool) -> Activation {
-    let length = case.data.as_ref().map_or(0, |data| data.size_bytes);
     Activation {
-        size_bytes: case.size_bytes.unwrap_or(length),
+        size_bytes: size_bytes(case),
         read_only,
         trust_data: case.trust_data,
-        data_path: if case.data_is_given {
-            DataPath::Unknown
-        } else {
-            DataPath::Stored
-        },
+        data_path: data_path(case),
         ..Activation::default()
     }
+}
+
+fn data_path(case: &Case) -> DataPath {
+    if case.data_is_given {
+        DataPath::Unknown
+    } else {
+        DataPath::Stored
+    }
+}
+
+/// How a case is checked.
+#[must_use]
+pub fn check_options(case: &Case) -> CheckOptions {
+    CheckOptions {
+        size_bytes: Some(size_bytes(case)),
+        data_path: data_path(case),
+        ..CheckOptions::default()
+    }
+}
+
+fn size_bytes(case: &Case) -> u64 {
+    let length = case.data.as_ref().map_or(0, |data| data.size_bytes);
+    case.size_bytes.unwrap_or(length)
 }
 
 /// Everything that the interface tells of an image.

@@ -166,9 +166,14 @@ fn kept(before: &str, after: &str) -> Result<()> {
     let Ok(bitmaps) = inner(&before, &["QBM", "bitmaps"]) else {
         return Ok(());
     };
+    let list = inner(&after, &["QBM", "ext-soft-qbm-inconsistent"]).unwrap_or("{}".to_owned());
+    let list = members::Members::read(&list)?.0.into_iter();
+    let list: BTreeMap<String, _> = list.collect();
     for (name, value) in members::Members::read(&bitmaps)?.0 {
-        let listed = ["QBM", "ext-soft-qbm-inconsistent", &name, "bitmap"];
-        let listed = members::squeezed(&inner(&after, &listed)?);
+        let listed = list
+            .get(&name)
+            .with_context(|| format!("{name:?} is not listed"))?;
+        let listed = members::squeezed(&inner(listed.get(), &["bitmap"])?);
         // FORMAT: X15 - what says nothing new is left out.
         let value = value.get().replace(",\"ext-soft-qbm-recording\":true", "");
         ensure!(

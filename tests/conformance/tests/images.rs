@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole images in each state: what is found, what an opening for writing and a clean close make of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use qbm_conformance::case::{After, Case, Found, Refusal, read};
@@ -10,6 +12,8 @@ use qbm_conformance::members::squeezed;
 use qbm_conformance::observe::{self, Seen};
 use qbm_conformance::sandbox::Sandbox;
 use qbm_conformance::{compare, fixtures};
+use qbm_core::check::{check, repair};
+use qbm_core::storage::OsStorage;
 
 /// Every image of one state; the state is a folder.
 fn state(name: &str) -> Result<()> {
@@ -35,7 +39,13 @@ fn image(fixture: &Path) -> Result<()> {
     match (&case.found, &case.refused) {
         (Some(found), None) => {
             found_for_reading(fixture, &case, found).context("opened for reading")?;
-            found_for_writing(fixture, &case, found).context("opened for writing")
+            found_for_writing(fixture, &case, found).context("opened for writing")?;
+            // A check asks for no override.
+            if !case.trust_data {
+                found_by_check(fixture, &case, found).context("checked")?;
+                left_by_repair(fixture, &case, found).context("repaired")?;
+            }
+            Ok(())
         }
         (None, Some(refusal)) => [true, false]
             .into_iter()
@@ -77,6 +87,59 @@ fn found_for_reading(fixture: &Path, case: &Case, found: &Found) -> Result<()> {
     before.ensure_same(&sandbox.snapshot()?)
 }
 
+/// FORMAT: C1
+fn found_by_check(fixture: &Path, case: &Case, found: &Found) -> Result<()> {
+    let sandbox = Sandbox::of_image(fixture, case)?;
+    let before = sandbox.snapshot()?;
+    let report = check(
+        Arc::new(OsStorage),
+        &sandbox.descriptor(),
+        &observe::check_options(case),
+    )?;
+    let lost = report
+        .findings
+        .iter()
+        .filter(|finding| finding.kind.costs_bitmap());
+    let lost: BTreeSet<_> = lost.filter_map(|finding| finding.bitmap.as_ref()).collect();
+    let expected: BTreeSet<_> = found.inconsistent.keys().collect();
+    ensure!(
+        lost == expected,
+        "lost are {lost:?}, not {expected:?}: {report:?}"
+    );
+    before.ensure_same(&sandbox.snapshot()?)
+}
+
+/// FORMAT: C2, C3
+fn left_by_repair(fixture: &Path, case: &Case, found: &Found) -> Result<()> {
+    let sandbox = Sandbox::of_image(fixture, case)?;
+    let before = sandbox.snapshot()?;
+    repair(
+        Arc::new(OsStorage),
+        &sandbox.descriptor(),
+        &observe::check_options(case),
+    )?;
+    if let Some(data) = &case.data {
+        before.ensure_file_same(&data.file, &sandbox.snapshot()?)?;
+    }
+    // What was usable is so still, with the same bits; what was not is not.
+    let (_, seen) = opened(&sandbox, case, true)?;
+    compare::ensure_found(&once_told(found), &seen, sandbox.path())
+}
+
+/// What the next opening finds after one for writing: the same, without telling it again.
+fn once_told(found: &Found) -> Found {
+    let inconsistent = found.inconsistent.keys();
+    Found {
+        notices: Vec::new(),
+        durability: None,
+        size_bytes: None,
+        inconsistent: inconsistent
+            .map(|name| (name.clone(), Vec::new()))
+            .collect(),
+        ..found.clone()
+    }
+}
+
 /// FORMAT: S2, O15, J12
 fn found_for_writing(fixture: &Path, case: &Case, found: &Found) -> Result<()> {
     let sandbox = Sandbox::of_image(fixture, case)?;
@@ -96,18 +159,7 @@ fn found_for_writing(fixture: &Path, case: &Case, found: &Found) -> Result<()> {
         ..case.clone()
     };
     let (_, seen) = opened(&sandbox, &next, true).context("opened again")?;
-    let again = Found {
-        notices: Vec::new(),
-        durability: None,
-        size_bytes: None,
-        inconsistent: found
-            .inconsistent
-            .keys()
-            .map(|name| (name.clone(), Vec::new()))
-            .collect(),
-        ..found.clone()
-    };
-    compare::ensure_found(&again, &seen, sandbox.path()).context("opened again")?;
+    compare::ensure_found(&once_told(found), &seen, sandbox.path()).context("opened again")?;
     closed.ensure_same(&sandbox.snapshot()?)
 }
 
