@@ -55,8 +55,6 @@ pub struct Found {
     pub notices: Vec<String>,
     /// The text is recognised by its beginning.
     pub recognised: Option<bool>,
-    /// The seal cannot be read: every bitmap becomes inconsistent once the image is activated.
-    pub seal_unreadable: bool,
 }
 
 /// A modification time.
