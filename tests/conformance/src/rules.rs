@@ -2,7 +2,7 @@
 //! The specification's rules, and the tests that name them.
 //!
 //! A rule is a row of a table in qbm-core/FORMAT.md whose first cell is its number: a capital letter and digits. A test
-//! names rules in a comment, `FORMAT: D7, X2`; a fixture names them at the beginning of its name, `d07-x02-...`.
+//! names rules in a comment, `FORMAT: D7, X2` (what follows ` - ` is for the reader); a fixture names them at the beginning of its name, `d07-x02-...`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -102,8 +102,8 @@ fn read_source(root: &Path, path: &Path, coverage: &mut Coverage) -> Result<()> 
             continue;
         }
         let list = list.split(" - ").next().unwrap_or(list);
-        for name in list.split(", ") {
-            let Some(rule) = Rule::read(name.trim()) else {
+        for name in list.split([',', ' ']).filter(|name| !name.is_empty()) {
+            let Some(rule) = Rule::read(name) else {
                 bail!("{shown}:{}: {name:?} is no rule's number", index + 1);
             };
             coverage.entry(rule).or_default().insert(shown.clone());
