@@ -128,6 +128,7 @@ fn a_range_must_be_whole_words_and_the_buffer_large_enough() {
         .unwrap_err();
 }
 
+// FORMAT: B4
 #[test]
 fn padding_of_the_last_byte_stays_zero() {
     let bitmap = bitmap(100, Durability::Process);
@@ -156,6 +157,7 @@ fn resizing_cuts_and_grows_file_and_memory_alike() {
     assert_eq!(bitmap.recorder.count(), 0);
 }
 
+// FORMAT: O8
 #[test]
 fn writers_of_neighbouring_bits_do_not_lose_each_other() {
     // The later of two file writes must not carry an older copy of the byte.
