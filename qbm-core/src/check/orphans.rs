@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmap files that no bitmap has: a crash came between making one and naming it, or between naming its successor and
 //! removing it.
+//!
+//! What somebody else may need is no orphan: a file that no bitmap of this image could have, one that another descriptor
+//! beside this one names, or one whose name another descriptor may have derived.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::descriptor::directory;
+use crate::caps;
+use crate::descriptor::{DescriptorFile, directory, probe};
 use crate::error::{Error, Result};
 use crate::image::is_derived_bitmap_name;
-use crate::storage::{FileId, Storage};
+use crate::storage::{Access, FileId, Storage};
 
-/// Files beside `descriptor` that have a name as its bitmap files get it and are none of `known`.
-///
-/// Another descriptor may have a name from which that one follows as well (`x.qbm` and `x.qbm.a` both lead to
-/// `x.qbm.a.1.bitmap`): where such a file exists, what could be its own is left out.
+/// How much of a file tells whether it is a descriptor.
+const HEAD_BYTES: u64 = 512;
+
+/// Files beside `descriptor` that have a name as its bitmap files get it and are none of `known`. The image has
+/// `size_bytes`.
 pub(crate) fn find(
     storage: &dyn Storage,
     descriptor: &Path,
     known: &HashSet<FileId>,
+    size_bytes: u64,
 ) -> Result<Vec<PathBuf>> {
     let directory = directory(descriptor);
     let names = storage
@@ -28,21 +34,67 @@ pub(crate) fn find(
         return Ok(Vec::new());
     };
     let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
-    let is_claimed = |name: &str| {
+    // `x.qbm` and `x.qbm.a` both lead to `x.qbm.a.1.bitmap`.
+    let is_derived_elsewhere = |name: &str| {
         let mut others = names
             .iter()
             .filter(|other| **other != own && **other != name);
         others.any(|other| other.starts_with(own) && is_derived_bitmap_name(other, name))
     };
-    let mut orphans: Vec<PathBuf> = names
+    let mut orphans: Vec<(PathBuf, FileId)> = names
         .iter()
-        .filter(|name| is_derived_bitmap_name(own, name) && !is_claimed(name))
-        .map(|name| directory.join(name))
-        .filter(|path| {
-            let metadata = storage.metadata(path);
-            metadata.is_ok_and(|metadata| metadata.is_regular && !known.contains(&metadata.id))
+        .filter(|name| is_derived_bitmap_name(own, name) && !is_derived_elsewhere(name))
+        .filter_map(|name| {
+            let path = directory.join(name);
+            let metadata = storage.metadata(&path).ok()?;
+            let is_orphan = metadata.is_regular
+                && !known.contains(&metadata.id)
+                && is_bitmap_length(metadata.length_bytes, size_bytes);
+            is_orphan.then_some((path, metadata.id))
         })
         .collect();
-    orphans.sort();
-    Ok(orphans)
+    if orphans.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut others = names.iter().filter(|name| **name != own);
+    let named = others.try_fold(HashSet::new(), |mut named: HashSet<FileId>, name| {
+        named.extend(files_named_by(storage, &directory.join(name))?);
+        Some(named)
+    });
+    // A descriptor that cannot be read may name any of them.
+    let Some(named) = named else {
+        return Ok(Vec::new());
+    };
+    orphans.retain(|(_, id)| !named.contains(id));
+    let mut paths: Vec<PathBuf> = orphans.into_iter().map(|(path, _)| path).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a bitmap of an image of `size_bytes` can have a file of that length, at some granularity. A file that was only
+/// just made is empty.
+fn is_bitmap_length(length_bytes: u64, size_bytes: u64) -> bool {
+    let shifts = caps::GRANULARITY_BYTES_MIN.ilog2()..=caps::GRANULARITY_BYTES_MAX.ilog2();
+    let mut lengths = shifts.map(|shift| {
+        let granularity_bytes = 1_u64.wrapping_shl(shift);
+        caps::bitmap_file_bytes(size_bytes.div_ceil(granularity_bytes))
+    });
+    length_bytes == 0 || lengths.any(|length| length == length_bytes)
+}
+
+/// The bitmap files of another descriptor, if that is what a file is; `None` where it is one and cannot be read.
+fn files_named_by(storage: &dyn Storage, path: &Path) -> Option<Vec<FileId>> {
+    let Ok(file) = storage.open(path, Access::Read) else {
+        return Some(Vec::new());
+    };
+    let length_bytes = file.length().ok()?.min(HEAD_BYTES);
+    let mut head = vec![0; usize::try_from(length_bytes).ok()?];
+    file.read_at(0, &mut head).ok()?;
+    if !probe(&head) {
+        return Some(Vec::new());
+    }
+    let other = DescriptorFile::open(storage, path, Access::Read).ok()?;
+    let files = other.read(storage).ok()?.files().into_iter();
+    let ids = files.filter_map(|file| storage.metadata(&directory(path).join(file)).ok());
+    Some(ids.map(|metadata| metadata.id).collect())
 }

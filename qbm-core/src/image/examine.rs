@@ -29,7 +29,8 @@ impl Image {
         if let Some(entry) = &state.descriptor.allocation {
             self.examine_allocation(entry, size_bytes, &mut findings);
         }
-        for path in find_orphans(&*self.storage, &self.path, &self.known_files(&state))? {
+        let known = self.known_files(&state);
+        for path in find_orphans(&*self.storage, &self.path, &known, size_bytes)? {
             let text = format!("file {} belongs to no bitmap", quoted(path.display()));
             findings.push(Finding::new(FindingKind::OrphanFile, text).with_file(path));
         }

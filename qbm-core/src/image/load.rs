@@ -2,7 +2,6 @@
 //! From bitmap files to bitmaps in memory. What cannot be used costs itself, never the disk (I5).
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::path::Path;
 
 use super::recover::{Trusted, Verdict, check_length};
@@ -11,7 +10,7 @@ use crate::caps;
 use crate::check::FindingKind;
 use crate::descriptor::{BitmapEntry, Descriptor};
 use crate::error::{Error, Result, quoted};
-use crate::storage::{Access, FileId, StorageFile};
+use crate::storage::{Access, FileId, StorageFile, is_exhaustion};
 use crate::tracking::Recorder;
 
 /// What is wrong with a bitmap.
@@ -178,12 +177,6 @@ impl Image {
         }
         Ok(())
     }
-}
-
-/// What is no bitmap's fault and will pass: too many open files, no memory.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error();
-    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn load_one(

@@ -12,7 +12,8 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use lock::LockMode;
 pub use os::OsStorage;
@@ -42,7 +43,17 @@ pub struct Timestamp {
     /// Since 1970-01-01T00:00:00Z, leap seconds not counted.
     pub seconds: i64,
     /// Of the second, below 1,000,000,000.
+    #[serde(deserialize_with = "nanoseconds")]
     pub nanoseconds: u32,
+}
+
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let nanoseconds = u32::deserialize(deserializer)?;
+    if nanoseconds < 1_000_000_000 {
+        Ok(nanoseconds)
+    } else {
+        Err(D::Error::custom("nanoseconds: a second or more"))
+    }
 }
 
 /// What a name leads to.
@@ -56,6 +67,12 @@ pub struct Metadata {
     pub is_regular: bool,
     /// When its content changed last; meaningful for a regular file only.
     pub modified: Timestamp,
+}
+
+/// Whether an error says that a resource is exhausted: too many open files, no memory. It says nothing of a file.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Names, and the host.

@@ -226,6 +226,11 @@ fn orphans_are_removed_and_nothing_else() {
         |disk| {
             fs::write(disk.file("x.qbm.c.bitmap"), [0, 0]).unwrap();
             fs::write(disk.file("x.qbm.c.7.bitmap"), "").unwrap();
+            fs::write(
+                disk.file("x.qbm.length.bitmap"),
+                "of no bitmap of this disk",
+            )
+            .unwrap();
             for other in others {
                 fs::write(disk.file(other), "precious").unwrap();
             }
@@ -233,7 +238,7 @@ fn orphans_are_removed_and_nothing_else() {
         &[(OrphanFile, None), (OrphanFile, None)],
         &["a", "b"],
     );
-    for other in others {
+    for other in others.iter().chain(&["x.qbm.length.bitmap"]) {
         assert!(disk.file(other).exists(), "{other}");
     }
 }
@@ -246,6 +251,26 @@ fn what_may_be_the_bitmap_of_another_descriptor_is_no_orphan() {
     assert_eq!(checked(&disk).findings, []);
     fs::remove_file(disk.file("x.qbm.c")).unwrap();
     assert_eq!(kinds(&checked(&disk)), [(OrphanFile, None)]);
+}
+
+#[test]
+fn what_a_copy_of_the_descriptor_names_is_no_orphan() {
+    // The copy's bitmaps were deleted.
+    let disk = disk();
+    fs::copy(&disk.path, disk.file("y.qbm")).unwrap();
+    let image = disk.activated();
+    image.set_recording("b", false).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    disk.edit("x.qbm.b.bitmap", "elsewhere.bitmap");
+    fs::copy(disk.file("x.qbm.b.bitmap"), disk.file("elsewhere.bitmap")).unwrap();
+    assert_eq!(kinds(&checked(&disk)), [(EditedDescriptor, None)]);
+    // One that cannot be read may name anything.
+    fs::write(disk.file("y.qbm"), "{\"QBM\": torn").unwrap();
+    assert_eq!(kinds(&checked(&disk)), [(EditedDescriptor, None)]);
+    fs::remove_file(disk.file("y.qbm")).unwrap();
+    let found = [(EditedDescriptor, None), (OrphanFile, None)];
+    assert_eq!(kinds(&checked(&disk)), found);
 }
 
 #[test]
