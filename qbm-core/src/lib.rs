@@ -36,6 +36,7 @@ pub mod check;
 mod descriptor;
 mod error;
 pub mod image;
+mod sabotage;
 pub mod storage;
 mod tracking;
 

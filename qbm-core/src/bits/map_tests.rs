@@ -44,7 +44,7 @@ fn bits() -> impl Strategy<Value = Vec<bool>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_map_is_what_its_bits_say(bits in bits(), starts in prop::collection::vec(0..400_000_usize, 8)) {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Descriptor, write::checksum_holds};
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::sabotage::sabotaged;
 use crate::storage::{Access, FileId, LockMode, Storage, StorageFile};
 
 /// An open descriptor file.
@@ -251,6 +252,9 @@ impl DescriptorFile {
         let failed = |error| Error::io("cannot write descriptor", &self.path, error);
         self.file.write_at(0, text).map_err(failed)?;
         self.file.set_length(text.len() as u64).map_err(failed)?;
+        if sabotaged!("descriptor-not-synced") {
+            return Ok(());
+        }
         self.file.sync_data().map_err(failed)
     }
 
@@ -280,7 +284,9 @@ impl DescriptorFile {
         let leftovers = self.leftovers(storage)?;
         // A text that looks whole may be so in the page cache only: whoever left a replacement did not get to know that it
         // is durable. Only once it is, replacements may go.
-        if standing == Standing::Torn || !leftovers.is_empty() {
+        if standing == Standing::Torn
+            || (!leftovers.is_empty() && !sabotaged!("repair-trusts-the-cache"))
+        {
             self.overwrite(&text)?;
         }
         for path in leftovers {
@@ -313,7 +319,12 @@ fn fill_replacement(
 ) -> Result<()> {
     let failed = |error| Error::io("cannot write", path, error);
     file.write_at(0, &[HEADER, text].concat()).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
+    if !sabotaged!("replacement-not-synced") {
+        file.sync_data().map_err(failed)?;
+    }
+    if sabotaged!("directory-not-synced") {
+        return Ok(());
+    }
     storage
         .sync_directory(directory(path))
         .map_err(|error| Error::io("cannot sync directory", directory(path), error))

@@ -30,6 +30,7 @@ pub(crate) use names::is_derived_bitmap_name;
 
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::sabotage::sabotaged;
 use crate::storage::{Access, LockMode, Storage, Timestamp};
 use crate::tracking::{Begun, Recorder, Ticket, Tracker};
 
@@ -378,6 +379,9 @@ impl Image {
         descriptor: Descriptor,
         pending: Pending,
     ) -> Result<()> {
+        if sabotaged!("named-before-it-records") {
+            self.commit(state, descriptor.clone())?;
+        }
         state.pending.push(pending);
         self.publish(state);
         self.commit(state, descriptor)

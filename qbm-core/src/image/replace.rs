@@ -12,6 +12,7 @@ use super::{Image, Pending, State, names};
 use crate::bits::Granularity;
 use crate::caps;
 use crate::error::{Result, quoted};
+use crate::sabotage::sabotaged;
 use crate::tracking::Recorder;
 
 impl Image {
@@ -106,6 +107,9 @@ impl Image {
             self.publish(state);
             let _ = self.storage.remove(&made.path);
             return Err(error.within(format_args!("bitmap {}", quoted(name))));
+        }
+        if sabotaged!("old-bits-dropped-early") {
+            self.remove_file(state, &old_file, false);
         }
         self.commit(state, descriptor)?;
         let loaded = state

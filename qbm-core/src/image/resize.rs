@@ -4,6 +4,7 @@
 use super::{Image, Sizes, State};
 use crate::caps;
 use crate::error::{Error, Result, quoted};
+use crate::sabotage::sabotaged;
 
 impl Image {
     /// Announces that the data image is about to be resized to `size_bytes`, and records the tail it may gain.
@@ -25,14 +26,17 @@ impl Image {
             caps::bits_count(size_bytes, recorder.granularity().bytes())
                 .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
         }
-        let begun = self
-            .record_sizes(&mut state, old_bytes, Some(size_bytes))
-            .and_then(|()| {
-                if size_bytes > old_bytes {
-                    self.resize_bitmaps(&mut state, size_bytes, Some(old_bytes))?;
-                }
-                Ok(())
-            });
+        let announced = if sabotaged!("resize-not-announced") {
+            Ok(())
+        } else {
+            self.record_sizes(&mut state, old_bytes, Some(size_bytes))
+        };
+        let begun = announced.and_then(|()| {
+            if size_bytes > old_bytes {
+                self.resize_bitmaps(&mut state, size_bytes, Some(old_bytes))?;
+            }
+            Ok(())
+        });
         if begun.is_err() {
             // The data image stays as it is; so do the bitmaps. What fails here too is told by the next change.
             let _ = self.resize_bitmaps(&mut state, old_bytes, None);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use arc_swap::ArcSwap;
 
+use crate::sabotage::sabotaged;
 use in_flight::InFlight;
 pub use in_flight::Ticket;
 pub(crate) use recorder::Recorder;
@@ -97,6 +98,9 @@ impl Tracker {
         fence(Ordering::SeqCst);
         for recorder in self.recorders.load().iter() {
             if old.iter().any(|known| Arc::ptr_eq(known, recorder)) {
+                continue;
+            }
+            if sabotaged!("writes-in-flight-forgotten") {
                 continue;
             }
             for (start, end) in self.in_flight.ranges() {

@@ -16,6 +16,7 @@ use crate::bits::{BitMap, BitRange, CHUNK_BYTES, Chunk, Granularity};
 use crate::caps;
 use crate::descriptor::Durability;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sabotage::sabotaged;
 use crate::storage::StorageFile;
 
 /// A loaded bitmap.
@@ -154,6 +155,9 @@ impl Recorder {
             }
             match self.durability {
                 Durability::Close => chunk.mark_unsaved(),
+                Durability::Process if sabotaged!("let-through-before-recorded") => {
+                    chunk.mark_unsaved();
+                }
                 Durability::Process => {
                     let wanted = Chunk::zeroed();
                     wanted.replace(&chunk.to_bytes());
@@ -321,7 +325,7 @@ impl Recorder {
         let file = self.lock();
         let map = self.map.load();
         self.save(&map, &**file)?;
-        if self.unsynced.load(Ordering::SeqCst) {
+        if self.unsynced.load(Ordering::SeqCst) && !sabotaged!("bitmap-not-synced") {
             if let Err(error) = file.sync_data() {
                 // What a failed sync dropped cannot be known; the bitmap is not to be trusted again. Until that is on
                 // record the page cache is to say all that it said: a kill must not find less.

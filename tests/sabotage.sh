@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Breaks the engine on purpose, one way at a time, and demands that the simulator's tests notice: a violated invariant, not
+# some other failure. Then it demands that the engine as it is passes.
+#
+#   tests/sabotage.sh [NAME...]        without names: every place that says sabotaged!("NAME") in qbm-core
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+names=("$@")
+if [ $# -eq 0 ]; then
+    mapfile -t names < <(grep -rhoE 'sabotaged!\("[a-z-]+"\)' qbm-core/src | sed -E 's/.*"(.*)".*/\1/' | sort -u)
+fi
+log=target/sabotage/log
+mkdir -p target/sabotage
+
+# Builds the test with one sabotage (none: an empty name), in a target directory of its own, and runs it.
+simulate() {
+    local flags=''
+    [ -z "$1" ] || flags="--cfg qbm_sabotaged --cfg qbm_sabotage=\"$1\""
+    CARGO_TARGET_DIR=target/sabotage RUSTFLAGS=$flags \
+        cargo test --locked --quiet -p qbm-simulator --test crash_points -- --nocapture > "$log" 2>&1
+}
+
+wrong=0
+printf '%-30s %s\n' sabotage noticed
+for name in "${names[@]}"; do
+    if simulate "$name"; then
+        verdict='NOT NOTICED'
+        wrong=1
+    elif verdict=$(grep -m 1 -oE 'violated I[0-9]: .*' "$log"); then
+        verdict=${verdict#violated }
+    else
+        verdict="FAILED OTHERWISE: $(grep -m 1 -E '^error|panicked|violated' "$log" || echo "see $log")"
+        wrong=1
+    fi
+    printf '%-30s %s\n' "$name" "$verdict"
+    [ $wrong -eq 0 ] || cp "$log" "target/sabotage/$name.log"
+done
+if simulate ''; then
+    printf '%-30s %s\n' '(none)' "$(grep -m 1 'crash points' "$log")"
+else
+    printf '%-30s %s\n' '(none)' "FAILED: $(grep -m 1 -E 'violated|^error|panicked' "$log" || echo "see $log")"
+    wrong=1
+fi
+exit $wrong
