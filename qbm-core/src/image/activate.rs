@@ -8,7 +8,7 @@ use super::{Active, Image, Sizes, State};
 use crate::caps;
 use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, Session, TrustedChange};
 use crate::error::{Error, Result, quoted};
-use crate::storage::{Access, is_exhaustion};
+use crate::storage::{Access, leads_nowhere};
 
 /// Where the data image is, for its modification time to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -193,10 +193,8 @@ impl Image {
         match self.storage.metadata(&path) {
             Ok(metadata) if metadata.is_regular => Ok(Modified::At(metadata.modified)),
             Ok(_) => Ok(Modified::NotAFile),
-            Err(error) if is_exhaustion(&error) || error.raw_os_error() == Some(libc::EIO) => {
-                Err(Error::io("cannot examine data image", &path, error))
-            }
-            Err(_) => Ok(Modified::NotAFile),
+            Err(error) if leads_nowhere(&error) => Ok(Modified::NotAFile),
+            Err(error) => Err(Error::io("cannot examine data image", &path, error)),
         }
     }
 

@@ -75,6 +75,15 @@ pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
+/// Whether an error says that a path leads to nothing that we can reach, now and at the next try.
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    let names = [libc::ENOENT, libc::ENOTDIR, libc::ENAMETOOLONG, libc::ELOOP];
+    let rights = [libc::EACCES, libc::EPERM];
+    errno.is_some_and(|errno| names.contains(&errno) || rights.contains(&errno))
+        || error.kind() == io::ErrorKind::NotFound
+}
+
 /// Names, and the host.
 ///
 /// Paths are taken as they are: the engine resolves what a descriptor says before it comes here.
