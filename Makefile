@@ -6,7 +6,7 @@ DESTDIR ?=
 LIBDIR ?= $(PREFIX)/lib
 CARGO ?= cargo
 
-.PHONY: all build test demo lint header install uninstall qemu guest crash clean help
+.PHONY: all build test demo lint header install uninstall qemu guest crash sabotage miri clean help
 
 all: build
 
@@ -27,6 +27,12 @@ demo: ## Incremental backup of a guest's raw disk across shutdowns and a crash
 
 test: ## Run every test, from unit to guest
 	@tests/run.sh test
+
+sabotage: ## Break the engine on purpose, and see that the tests notice
+	@tests/sabotage.sh
+
+miri: ## The engine under miri (needs a nightly toolchain)
+	@tests/miri.sh
 
 crash: ## Kill QEMU under load 50 times and look for a missed block
 	@tests/run.sh crash

@@ -15,11 +15,15 @@ fi
 log=target/sabotage/log
 mkdir -p target/sabotage
 
-# Builds the test with one sabotage (none: an empty name), in a target directory of its own, and runs it.
+# Builds the test with one sabotage (none: an empty name), in a target directory of its own, and runs it. A wrapper for
+# rustc of each name, so that cargo builds our own crates anew for each, and the libraries they use once for all.
 simulate() {
+    local wrapper=$PWD/target/sabotage/rustc-$1
     local flags=''
-    [ -z "$1" ] || flags="--cfg qbm_sabotaged --cfg qbm_sabotage=\"$1\""
-    CARGO_TARGET_DIR=target/sabotage RUSTFLAGS=$flags \
+    [ -z "$1" ] || flags="--cfg qbm_sabotaged --cfg 'qbm_sabotage=\"$1\"'"
+    printf '#!/bin/sh\nexec "$@" %s\n' "$flags" > "$wrapper"
+    chmod +x "$wrapper"
+    CARGO_TARGET_DIR=target/sabotage RUSTC_WORKSPACE_WRAPPER=$wrapper \
         cargo test --locked --quiet -p qbm-simulator --test crash_points -- --nocapture > "$log" 2>&1
 }
 
