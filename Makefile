@@ -5,8 +5,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 LIBDIR ?= $(PREFIX)/lib
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
 
-.PHONY: all build test demo lint header install uninstall qemu guest crash sabotage miri clean help
+.PHONY: all build test demo lint header install uninstall qemu guest crash sabotage miri bench fuzz clean help
 
 all: build
 
@@ -36,6 +37,12 @@ miri: ## The engine under miri (needs a nightly toolchain)
 
 crash: ## Kill QEMU under load 50 times and look for a missed block
 	@tests/run.sh crash
+
+bench: ## Time bitmaps beside plain loops and bitvec; FILTER= picks some
+	$(CARGO) bench --locked -p qbm-scale --bench bits --bench files -- $(FILTER)
+
+fuzz: ## Fuzz the core, FUZZ_SECONDS= (60) for each target
+	@tests/fuzz.sh $(FUZZ_SECONDS)
 
 lint: ## Formatting, clippy, rustdoc, shellcheck where installed, C style
 	@tests/lint.sh

@@ -83,9 +83,17 @@ impl Chunk {
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|word| u64::from(word.load(Ordering::Acquire).count_ones()))
+        // Loads of atomics stay one by one; counting in a plain copy is done several words at once, as bitvec does it.
+        let mut plain = [0; 64];
+        let pieces = self.words.chunks_exact(plain.len());
+        pieces
+            .map(|words| {
+                for (copy, word) in plain.iter_mut().zip(words) {
+                    *copy = word.load(Ordering::Acquire);
+                }
+                let counts = plain.iter().map(|word: &u64| u64::from(word.count_ones()));
+                counts.sum::<u64>()
+            })
             .sum()
     }
 
