@@ -19,7 +19,9 @@ export QBM_QEMU QBM_GUEST
 case $verb in
 test)
     qemu-glue/packages.sh g++ valgrind
-    cargo test --workspace --locked
+    cargo test --workspace --exclude qbm-simulator --locked
+    # Shows how many crashes it judged.
+    cargo test -p qbm-simulator --locked -- --nocapture
     tests/c/run.sh "$QBM_QEMU"
     ;;
 demo)

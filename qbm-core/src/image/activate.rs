@@ -76,16 +76,19 @@ impl Image {
         // Beside a running writer nothing on disk is settled: its bitmaps are in use, and stay unread.
         let is_unsettled = self.options.shared && descriptor.session.is_some();
         let mut recorded_bytes = size_bytes;
+        let mut found_changed = false;
         if !is_unsettled {
             let verdict = judge(&descriptor, &found);
             if let Verdict::Trusted(trusted) = &verdict {
                 recorded_bytes = trusted.recorded_bytes;
+                found_changed = trusted.crashed || trusted.overruled.is_some();
                 self.explain(&mut state, &mut descriptor, trusted, &found);
             }
             for problem in self.load(&state, &descriptor, &verdict, &mut active)? {
                 if !problem.kind.costs_bitmap() {
                     continue;
                 }
+                found_changed = true;
                 descriptor.set_inconsistent(&problem.bitmap, &problem.reason);
                 let name = quoted(&problem.bitmap);
                 let text = format!("bitmap {name} is inconsistent: {}", problem.reason);
@@ -115,6 +118,9 @@ impl Image {
         self.commit(&mut state, descriptor)?;
         state.active = Some(active);
         let begun = self.begin_session(&mut state, recorded_bytes);
+        if let Some(active) = &mut state.active {
+            active.changed = found_changed || recorded_bytes != size_bytes;
+        }
         if begun.is_err() {
             // The session stays on record, as after a crash.
             state.active = None;
@@ -131,10 +137,6 @@ impl Image {
             active.on_record.size_bytes = active.size_bytes;
             let descriptor = state.descriptor.clone();
             self.commit(state, descriptor)?;
-        }
-        if let Some(active) = &mut state.active {
-            // So far only what was found has been put on record.
-            active.changed = false;
         }
         self.publish(state);
         self.tracker.set_writable(true);
