@@ -116,10 +116,10 @@ pub struct Finding {
     pub bitmap: Option<String>,
     /// The file concerned, where it is not the bitmap's or the descriptor.
     pub file: Option<PathBuf>,
-    /// Whether [`repair`](super::repair) mends it. What costs a bitmap is mended by listing that bitmap as inconsistent; it
+    /// Whether [`repair()`](super::repair()) mends it. What costs a bitmap is mended by listing that bitmap as inconsistent; it
     /// stays lost.
     pub repairable: bool,
-    /// [`repair`](super::repair) mended it.
+    /// [`repair()`](super::repair()) mended it.
     pub repaired: bool,
     /// One line for a person. Its wording is not part of the interface.
     pub message: String,
@@ -159,7 +159,7 @@ impl Finding {
 pub struct Report {
     /// In the order of the descriptor, then the directory's.
     pub findings: Vec<Finding>,
-    /// Bitmaps that can be used; after a [`repair`](super::repair), then.
+    /// Bitmaps that can be used; after a [`repair()`](super::repair()), then.
     pub usable_count: usize,
     /// All bitmaps, inconsistent ones included.
     pub bitmaps_count: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checking an image, and repairing what can be repaired.
 //!
-//! [`check`] writes nothing. [`repair`] never writes to a data image and never makes a bitmap trusted that is not: what
+//! [`check()`] writes nothing. [`repair()`] never writes to a data image and never makes a bitmap trusted that is not: what
 //! cannot be shown to hold every write becomes inconsistent, as it would at the next open for writing.
 
 mod finding;
@@ -28,7 +28,7 @@ pub struct CheckOptions {
     pub data_path: DataPath,
     /// The caller holds QEMU's locks on the descriptor already.
     pub no_lock: bool,
-    /// Others may have the image open, even for writing; then little can be said of its bitmaps. Not for [`repair`].
+    /// Others may have the image open, even for writing; then little can be said of its bitmaps. Not for [`repair()`].
     pub shared: bool,
 }
 
