@@ -75,6 +75,19 @@ impl BitMap {
         })
     }
 
+    /// Those [`pieces`](Self::pieces) of `range` whose chunks exist; all others are zero.
+    pub(crate) fn present_pieces(&self, range: BitRange) -> impl Iterator<Item = (u64, BitRange)> {
+        let chunks = self.table.present(range.start / CHUNK_BITS);
+        let chunks = chunks.take_while(move |(index, _)| base(*index) < range.end);
+        chunks.flat_map(move |(index, _)| {
+            let base = base(index);
+            Self::pieces(BitRange {
+                start: range.start.max(base),
+                end: range.end.min(base.saturating_add(CHUNK_BITS)),
+            })
+        })
+    }
+
     pub(crate) fn all_set(&self, range: BitRange) -> bool {
         Self::pieces(range).all(|(index, within)| {
             self.chunk(index)

@@ -44,7 +44,7 @@ fn bits() -> impl Strategy<Value = Vec<bool>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_map_is_what_its_bits_say(bits in bits(), starts in prop::collection::vec(0..400_000_usize, 8)) {
@@ -140,4 +140,24 @@ fn a_chunk_of_zeros_and_no_chunk_have_one_checksum() {
     }
     assert_eq!(map.crc32c(), expected);
     assert_eq!(BitMap::new(0).crc32c(), 0);
+}
+
+#[test]
+fn pieces_that_are_there() {
+    let map = BitMap::new(1 << 36);
+    assert_eq!(map.present_pieces(range(0, 1 << 36)).count(), 0);
+    for bit in [5, CHUNK_BITS * 7, CHUNK_BITS * 9] {
+        map.set(range(bit, bit + 1));
+    }
+    let pieces = |start, end| -> Vec<_> { map.present_pieces(range(start, end)).collect() };
+    let whole = range(0, CHUNK_BITS);
+    assert_eq!(pieces(0, 1 << 36), [(0, whole), (7, whole), (9, whole)]);
+    let cut = [(7, range(64, CHUNK_BITS)), (9, range(0, 128))];
+    assert_eq!(pieces(CHUNK_BITS * 7 + 64, CHUNK_BITS * 9 + 128), cut);
+    assert_eq!(
+        pieces(CHUNK_BITS * 7 + 64, CHUNK_BITS * 7 + 128),
+        [(7, range(64, 128))]
+    );
+    assert_eq!(pieces(CHUNK_BITS * 8, CHUNK_BITS * 9), []);
+    assert_eq!(pieces(64, 64), []);
 }

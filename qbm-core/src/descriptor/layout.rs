@@ -85,7 +85,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "takes hours there")]
     fn deep_levels_stay_on_their_line() {
         // A level of indentation on each of many lines made gigabytes of a stranger's few kilobytes.
         let deep = format!(

@@ -199,7 +199,6 @@ fn unknown_soft_members_stay_where_they_stood() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes hours there")]
 fn too_many_bitmaps() {
     let entry = |index: usize| format!("\"{index}\":{GOOD}");
     let list = |count: usize| (0..count).map(entry).collect::<Vec<_>>().join(",");
@@ -267,7 +266,6 @@ fn an_entry_among_the_inconsistent_that_cannot_be_read_is_kept() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes hours there")]
 fn user_data_is_any_bytes_up_to_its_cap() {
     let mut descriptor = parse(&with_bitmap("x", GOOD)).unwrap();
     for length in [0, 1, 2, 3, caps::USER_DATA_BYTES_MAX] {
@@ -287,7 +285,6 @@ fn user_data_is_any_bytes_up_to_its_cap() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes hours there")]
 fn many_entries_are_refused_at_once() {
     // Looking for each name among all others took minutes.
     let many = (0..400_000)

@@ -84,7 +84,12 @@ impl Recorder {
         if let Some(bits) = bits {
             buffer(bits.len(), range).ok_or_else(too_small)?;
         }
-        for (index, within) in BitMap::pieces(range) {
+        // Zeros concern only what is there: the rest of a large map is not walked over.
+        let pieces: Vec<_> = match bits {
+            Some(_) => BitMap::pieces(range).collect(),
+            None => map.present_pieces(range).collect(),
+        };
+        for (index, within) in pieces {
             let (bytes_range, given) = byte_ranges(range, index, within);
             let source = bits.map(|bits| bits.get(given).unwrap_or_default());
             let is_zero = source.is_none_or(|source| source.iter().all(|byte| *byte == 0));
