@@ -70,7 +70,7 @@ for target; do
     while ! cargo fuzz run "$target" "${options[@]}" "$corpus" -- \
         "${arguments[@]}" -max_total_time=$((end - SECONDS)) > "$log" 2>&1; do
         artifact=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
-        if ! grep -q '^SUMMARY: libFuzzer: timeout' "$log" || ! is_fast "$target" "$artifact"; then
+        if ! grep -qa '^SUMMARY: libFuzzer: timeout' "$log" || ! is_fast "$target" "$artifact"; then
             found=1
             grep -aE -A 3 'panicked at|ERROR: libFuzzer|^(SUMMARY|artifact_prefix)' "$log" || tail -n 40 "$log"
             echo "$target: found something, kept in the file that is named above; again with:"
