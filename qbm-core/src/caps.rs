@@ -5,6 +5,8 @@ use crate::error::{Error, ErrorKind, Result, quoted};
 
 /// Largest descriptor that is read or written, in bytes.
 pub const DESCRIPTOR_BYTES_MAX: u64 = 16 << 20;
+/// How much of that is kept free for sessions, seals, checksums and reasons, in bytes.
+pub const DESCRIPTOR_RESERVED_BYTES: u64 = 2 << 20;
 /// Most bitmaps in one image, inconsistent ones included.
 pub const BITMAPS_MAX: usize = 4096;
 /// Longest bitmap name in bytes of UTF-8, as QEMU has it (`BDRV_BITMAP_MAX_NAME_SIZE`).

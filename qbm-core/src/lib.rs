@@ -40,7 +40,7 @@ mod sabotage;
 pub mod storage;
 mod tracking;
 
-pub use descriptor::{Durability, Seal, Session, probe};
+pub use descriptor::{Durability, probe};
 pub use error::{Error, ErrorKind, Result, quoted};
 pub use image::{
     Activation, BitmapInfo, CreateOptions, Created, DataPath, Extent, Image, ImageInfo, OpenOptions,

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use finding::{Finding, FindingKind, Report, Severity};
-pub(crate) use orphans::find as find_orphans;
+pub(crate) use orphans::{find as find_orphans, is_bitmap_length};
 pub use repair::repair;
 
 use crate::error::Result;

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::caps;
@@ -33,15 +34,14 @@ pub(crate) fn find(
     let Some(own) = descriptor.file_name().and_then(OsStr::to_str) else {
         return Ok(Vec::new());
     };
-    let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+    let all: HashSet<&str> = names.iter().filter_map(|name| name.to_str()).collect();
     // `x.qbm` and `x.qbm.a` both lead to `x.qbm.a.1.bitmap`.
     let is_derived_elsewhere = |name: &str| {
-        let mut others = names
-            .iter()
-            .filter(|other| **other != own && **other != name);
-        others.any(|other| other.starts_with(own) && is_derived_bitmap_name(other, name))
+        let dots = name.match_indices('.').filter_map(|(at, _)| name.get(..at));
+        dots.filter(|other| *other != own && all.contains(other))
+            .any(|other| is_derived_bitmap_name(other, name))
     };
-    let mut orphans: Vec<(PathBuf, FileId)> = names
+    let mut orphans: Vec<(PathBuf, FileId)> = all
         .iter()
         .filter(|name| is_derived_bitmap_name(own, name) && !is_derived_elsewhere(name))
         .filter_map(|name| {
@@ -56,7 +56,7 @@ pub(crate) fn find(
     if orphans.is_empty() {
         return Ok(Vec::new());
     }
-    let mut others = names.iter().filter(|name| **name != own);
+    let mut others = names.iter().filter(|name| *name != own);
     let named = others.try_fold(HashSet::new(), |mut named: HashSet<FileId>, name| {
         named.extend(files_named_by(storage, &directory.join(name))?);
         Some(named)
@@ -73,7 +73,7 @@ pub(crate) fn find(
 
 /// Whether a bitmap of an image of `size_bytes` can have a file of that length, at some granularity. A file that was only
 /// just made is empty.
-fn is_bitmap_length(length_bytes: u64, size_bytes: u64) -> bool {
+pub(crate) fn is_bitmap_length(length_bytes: u64, size_bytes: u64) -> bool {
     let shifts = caps::GRANULARITY_BYTES_MIN.ilog2()..=caps::GRANULARITY_BYTES_MAX.ilog2();
     let mut lengths = shifts.map(|shift| {
         let granularity_bytes = 1_u64.wrapping_shl(shift);
@@ -82,19 +82,37 @@ fn is_bitmap_length(length_bytes: u64, size_bytes: u64) -> bool {
     length_bytes == 0 || lengths.any(|length| length == length_bytes)
 }
 
-/// The bitmap files of another descriptor, if that is what a file is; `None` where it is one and cannot be read.
+/// The files that another descriptor names, if that is what a file is; `None` where it may be one and cannot be read.
 fn files_named_by(storage: &dyn Storage, path: &Path) -> Option<Vec<FileId>> {
-    let Ok(file) = storage.open(path, Access::Read) else {
-        return Some(Vec::new());
+    let file = match storage.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if is_no_file(&error) => return Some(Vec::new()),
+        Err(_) => return None,
     };
-    let length_bytes = file.length().ok()?.min(HEAD_BYTES);
-    let mut head = vec![0; usize::try_from(length_bytes).ok()?];
+    let length_bytes = file.length().ok()?;
+    if length_bytes > caps::DESCRIPTOR_BYTES_MAX {
+        return Some(Vec::new());
+    }
+    let mut head = vec![0; usize::try_from(length_bytes.min(HEAD_BYTES)).ok()?];
     file.read_at(0, &mut head).ok()?;
-    if !probe(&head) {
+    // A descriptor may begin with other members than QBM.
+    if head.trim_ascii_start().first() != Some(&b'{') {
         return Some(Vec::new());
     }
     let other = DescriptorFile::open(storage, path, Access::Read).ok()?;
-    let files = other.read(storage).ok()?.files().into_iter();
+    let Ok(other) = other.read(storage) else {
+        return if probe(&head) { None } else { Some(Vec::new()) };
+    };
+    let files = other.files().into_iter().chain([other.image.file.clone()]);
     let ids = files.filter_map(|file| storage.metadata(&directory(path).join(file)).ok());
     Some(ids.map(|metadata| metadata.id).collect())
+}
+
+/// A directory, a device and the like, or gone meanwhile.
+fn is_no_file(error: &io::Error) -> bool {
+    let is_kind = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+    );
+    is_kind || error.raw_os_error() == Some(libc::EISDIR)
 }

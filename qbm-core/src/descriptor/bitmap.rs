@@ -34,6 +34,8 @@ pub(crate) struct AllocationEntry {
     pub(crate) file: String,
     pub(crate) granularity: Granularity,
     pub(crate) crc32c: Option<u32>,
+    /// File name of the backing image.
+    pub(crate) backing_file: Option<String>,
     /// The BITMAP as it stands.
     bitmap: Box<RawValue>,
 }
@@ -201,16 +203,25 @@ impl AllocationEntry {
     /// Unlike a dirty bitmap, this one is part of the data: whatever is wrong with it is an error of the image.
     pub(super) fn read(name: &str, value: &RawValue, place: &str) -> Result<Self> {
         let common = read_common(name, value, place)?;
-        if let Some(backing) = common.object.get(key::BACKING) {
-            ImageReference::read(backing, &format!("{place}.{}", key::BACKING))?;
-        }
+        let at = format!("{place}.{}", key::BACKING);
+        let backing = match common.object.get(key::BACKING) {
+            Some(backing) => Some(ImageReference::read(backing, &at)?),
+            None => None,
+        };
         Ok(Self {
             name: name.to_owned(),
             file: common.file,
             granularity: common.granularity,
             crc32c: common.crc32c,
+            backing_file: backing.map(|backing| backing.file),
             bitmap: value.to_owned(),
         })
+    }
+
+    /// Its file and the backing image.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let backing = self.backing_file.iter().cloned();
+        backing.chain([self.file.clone()]).collect()
     }
 
     pub(super) fn to_raw(&self) -> Box<RawValue> {

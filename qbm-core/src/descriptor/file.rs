@@ -6,7 +6,7 @@
 //! checksum: one that does not hold while `<name>.new` is whole was torn by a crash.
 //!
 //! `<name>.new` begins with a line that says what it is. Where somebody else's file has that name, it is left alone and
-//! `<name>.1.new` and so on are used (I6). There is never more than one replacement that is whole and needed: as long as
+//! `<name>.new.1` and so on are used (I6). There is never more than one replacement that is whole and needed: as long as
 //! one may be, nothing is written but its repair.
 
 use std::ffi::OsString;
@@ -23,7 +23,10 @@ use crate::storage::{Access, FileId, LockMode, Storage, StorageFile};
 /// An open descriptor file.
 #[derive(Debug)]
 pub(crate) struct DescriptorFile {
+    /// As it was opened: what names in it are relative to.
     path: PathBuf,
+    /// Without symbolic links: what replacements are beside of.
+    real_path: PathBuf,
     file: Box<dyn StorageFile>,
     /// A replacement may be there, and the text may be torn: to be repaired before the next change.
     unsettled: AtomicBool,
@@ -56,7 +59,8 @@ fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
         let mut name = path.clone();
         match number {
             0 => name.push(".new"),
-            _ => name.push(format!(".{number}.new")),
+            // Not `.1.new`: that is what follows from the descriptor `<name>.1`.
+            _ => name.push(format!(".new.{number}")),
         }
         PathBuf::from(name)
     })
@@ -88,7 +92,7 @@ fn is_somebody_elses(error: &io::Error) -> bool {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
     ) || matches!(
         error.raw_os_error(),
-        Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR | libc::ENXIO)
+        Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR | libc::ENXIO | libc::ENAMETOOLONG)
     )
 }
 
@@ -121,7 +125,7 @@ impl DescriptorFile {
         let file = storage
             .open(path, access)
             .map_err(|error| Error::io("cannot open descriptor", path, error))?;
-        Ok(Self::over(path, file))
+        Self::over(storage, path, file)
     }
 
     /// Makes a descriptor file where none is.
@@ -129,16 +133,20 @@ impl DescriptorFile {
         let file = storage
             .create_new(path)
             .map_err(|error| Error::io("cannot create descriptor", path, error))?;
-        Ok(Self::over(path, file))
+        Self::over(storage, path, file)
     }
 
-    fn over(path: &Path, file: Box<dyn StorageFile>) -> Self {
-        Self {
+    fn over(storage: &dyn Storage, path: &Path, file: Box<dyn StorageFile>) -> Result<Self> {
+        let real_path = storage
+            .real_path(path)
+            .map_err(|error| Error::io("cannot find descriptor", path, error))?;
+        Ok(Self {
             path: path.to_owned(),
+            real_path,
             file,
             // Whoever had it open before may have crashed.
             unsettled: AtomicBool::new(true),
-        }
+        })
     }
 
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
@@ -192,8 +200,14 @@ impl DescriptorFile {
 
     /// Reads the descriptor, or, where a crash tore it, the text that was to replace it.
     pub(crate) fn read(&self, storage: &dyn Storage) -> Result<Descriptor> {
-        Descriptor::parse(&self.read_whole(storage)?.0)
-            .map_err(|error| Self::blame(&self.path, error))
+        let (text, standing) = self.read_whole(storage)?;
+        let mut descriptor =
+            Descriptor::parse(&text).map_err(|error| Self::blame(&self.path, error))?;
+        if standing == Standing::Torn {
+            let text = "its text was torn by a crash, or changed after one; the one that was to replace it counts";
+            descriptor.ignored.push(text.into());
+        }
+        Ok(descriptor)
     }
 
     /// The text that counts, and where it stands.
@@ -218,7 +232,7 @@ impl DescriptorFile {
 
     /// The text that a crash kept from replacing this one, if there is one that is whole.
     fn read_replacement(&self, storage: &dyn Storage) -> Result<Option<Vec<u8>>> {
-        for path in replacement_paths(&self.path) {
+        for path in replacement_paths(&self.real_path) {
             let text = read_own(storage, &path)?;
             let is_whole = |text: &Vec<u8>| checksum_holds(text) && Descriptor::parse(text).is_ok();
             if let Some(text) = text.filter(is_whole) {
@@ -260,7 +274,7 @@ impl DescriptorFile {
 
     /// An empty file under the first name that is free.
     fn create_replacement(&self, storage: &dyn Storage) -> Result<(PathBuf, Box<dyn StorageFile>)> {
-        for path in replacement_paths(&self.path) {
+        for path in replacement_paths(&self.real_path) {
             match storage.create_new(&path) {
                 Ok(file) => return Ok((path, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -298,11 +312,19 @@ impl DescriptorFile {
         Ok(())
     }
 
-    /// Replacements that a crash left.
+    /// Replacements that a crash left. What the descriptor names is none, whatever it looks like.
     pub(crate) fn leftovers(&self, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
         let mut leftovers = Vec::new();
-        for path in replacement_paths(&self.path) {
-            if read_own(storage, &path)?.is_some() {
+        let text = self.read_whole(storage)?.0;
+        let named = Descriptor::parse(&text).map(|descriptor| descriptor.all_files());
+        let named: Vec<PathBuf> = named
+            .unwrap_or_default()
+            .iter()
+            .map(|file| directory(&self.path).join(file))
+            .filter_map(|file| storage.real_path(&file).ok())
+            .collect();
+        for path in replacement_paths(&self.real_path) {
+            if !named.contains(&path) && read_own(storage, &path)?.is_some() {
                 leftovers.push(path);
             }
         }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ext-soft-qbm-inconsistent`: bitmaps that can only be removed.
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::bitmap::decode_user_data;
@@ -15,36 +14,46 @@ pub(crate) struct InconsistentEntry {
     /// The BITMAP, kept to the letter even where it is not valid.
     pub(crate) bitmap: Box<RawValue>,
     pub(crate) reason: String,
+    /// The element of the list, with members that we do not know.
+    object: Object,
 }
 
-/// An element of the list.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    reason: String,
-    bitmap: Box<RawValue>,
-}
+const REASON: &str = "reason";
+const BITMAP: &str = "bitmap";
 
 impl InconsistentEntry {
-    /// An element that cannot be read is still a bitmap that cannot be used.
-    pub(super) fn read(name: &str, value: &RawValue) -> Self {
-        let stored = serde_json::from_str(value.get()).unwrap_or_else(|_| Stored {
-            reason: "its entry among the inconsistent bitmaps cannot be read".into(),
-            bitmap: value.to_owned(),
-        });
+    pub(crate) fn new(name: String, bitmap: Box<RawValue>, reason: String) -> Self {
         Self {
-            name: name.to_owned(),
-            bitmap: stored.bitmap,
-            reason: stored.reason,
+            name,
+            bitmap,
+            reason,
+            object: Object::default(),
         }
     }
 
-    pub(super) fn to_raw(&self) -> Box<RawValue> {
-        let stored = Stored {
-            reason: self.reason.clone(),
-            bitmap: self.bitmap.clone(),
+    /// An element that cannot be read is still a bitmap that cannot be used.
+    pub(super) fn read(name: &str, value: &RawValue) -> Self {
+        let read = || {
+            let object: Object = serde_json::from_str(value.get()).ok()?;
+            let reason = serde_json::from_str(object.get(REASON)?.get()).ok()?;
+            let bitmap = object.get(BITMAP)?.to_owned();
+            Some(Self {
+                object,
+                ..Self::new(name.to_owned(), bitmap, reason)
+            })
         };
+        read().unwrap_or_else(|| {
+            let reason = "its entry among the inconsistent bitmaps cannot be read";
+            Self::new(name.to_owned(), value.to_owned(), reason.into())
+        })
+    }
+
+    pub(super) fn to_raw(&self) -> Box<RawValue> {
+        let mut object = self.object.clone();
+        object.set(REASON, &self.reason);
+        object.set(BITMAP, &self.bitmap);
         // Text always serializes.
-        to_raw_value(&stored).unwrap_or_default()
+        to_raw_value(&object).unwrap_or_default()
     }
 
     fn member<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {

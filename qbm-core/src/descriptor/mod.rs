@@ -19,8 +19,9 @@ pub(crate) use file::{DescriptorFile, Standing, directory};
 pub(crate) use image_reference::{ImageReference, check_format};
 pub(crate) use inconsistent::InconsistentEntry;
 pub(crate) use object::Object;
+pub use session::Durability;
 pub(crate) use session::TrustedChange;
-pub use session::{Durability, Seal, Session};
+pub(crate) use session::{Seal, Session};
 
 /// Whether `head`, the first bytes of a file (512 are enough, or all of a shorter one), begins a QBM descriptor.
 ///
@@ -175,6 +176,14 @@ impl Descriptor {
         usable.chain(allocation).chain(inconsistent).collect()
     }
 
+    /// Every file that is named, the data image included.
+    pub(crate) fn all_files(&self) -> Vec<String> {
+        let mut files = self.files();
+        files.extend(self.allocation.iter().flat_map(AllocationEntry::files));
+        files.push(self.image.file.clone());
+        files
+    }
+
     /// Whether any bitmap, usable or not, has `file` as its file.
     pub(crate) fn names_file(&self, file: &str) -> bool {
         self.files().iter().any(|other| other == file)
@@ -191,11 +200,11 @@ impl Descriptor {
     pub(crate) fn set_inconsistent(&mut self, name: &str, reason: &str) {
         if let Some(index) = self.bitmaps.iter().position(|entry| entry.name == name) {
             let entry = self.bitmaps.remove(index);
-            self.inconsistent.push(InconsistentEntry {
-                bitmap: entry.to_raw(),
-                name: entry.name,
-                reason: reason.to_owned(),
-            });
+            self.inconsistent.push(InconsistentEntry::new(
+                entry.name.clone(),
+                entry.to_raw(),
+                reason.to_owned(),
+            ));
         }
     }
 

@@ -148,11 +148,11 @@ impl Descriptor {
                 Ok(entry) => self.bitmaps.push(entry),
                 Err(error) => {
                     self.invalid.push(name.to_owned());
-                    self.inconsistent.push(InconsistentEntry {
-                        name: name.to_owned(),
-                        bitmap: value.to_owned(),
-                        reason: error.to_string(),
-                    });
+                    self.inconsistent.push(InconsistentEntry::new(
+                        name.to_owned(),
+                        value.to_owned(),
+                        error.to_string(),
+                    ));
                 }
             }
         }

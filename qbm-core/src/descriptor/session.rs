@@ -35,31 +35,31 @@ impl Durability {
 /// `ext-hard-qbm-session`: the image is open for writing, or was when its writer ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Session {
+pub(crate) struct Session {
     /// The seal's count before this session.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// What the writer promised.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// The boot of the host that the page cache belongs to.
-    pub boot_id: String,
+    pub(crate) boot_id: String,
     /// Size of the image that the bitmap files fit, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// Size that a resize under way leads to, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resize_to_bytes: Option<u64>,
+    pub(crate) resize_to_bytes: Option<u64>,
 }
 
 /// `ext-soft-qbm-seal`: the image was closed cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Seal {
+pub(crate) struct Seal {
     /// Counts the sessions that ended cleanly after a write, or a change of the descriptor.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Size of the image then, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// When the data image was modified last, where it is a regular file that the guest sees as it is (format `raw`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub modified: Option<Timestamp>,
+    pub(crate) modified: Option<Timestamp>,
 }
 
 /// An element of `ext-soft-qbm-trusted`: the data image was not what the seal says, and somebody said to trust it.

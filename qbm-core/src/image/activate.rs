@@ -8,7 +8,7 @@ use super::{Active, Image, Sizes, State};
 use crate::caps;
 use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, Session, TrustedChange};
 use crate::error::{Error, Result, quoted};
-use crate::storage::{Access, leads_nowhere};
+use crate::storage::{Access, FileId, leads_nowhere};
 
 /// Where the data image is, for its modification time to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +56,9 @@ impl Image {
         if !read_only {
             self.take_over(&mut state)?;
         }
+        // Since it was read last another process may have had the image: a migrated guest's other end.
+        state.descriptor = state.file.read(&*self.storage)?;
+        self.check_supported(&state.descriptor)?;
         let mut descriptor = state.descriptor.clone();
         let durability = activation
             .durability
@@ -184,6 +187,20 @@ impl Image {
             DataPath::Unknown => None,
         };
         path.filter(|_| descriptor.image.format == "raw")
+    }
+
+    /// The data images, as far as they are known: the one that is named, and the one that is used in its place.
+    pub(super) fn data_files(&self, descriptor: &Descriptor, given: &DataPath) -> Vec<FileId> {
+        let named = self.resolve(&descriptor.image.file);
+        let used = match given {
+            DataPath::File(path) => Some(path.clone()),
+            DataPath::Stored | DataPath::Unknown => None,
+        };
+        let paths = [Some(named), used].into_iter().flatten();
+        paths
+            .filter_map(|path| self.storage.metadata(&path).ok())
+            .map(|metadata| metadata.id)
+            .collect()
     }
 
     /// What can be seen of the data image's modification time. That it cannot be looked at for now is an error: it says

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bitmaps of an image: list, add, remove, their bits.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::{Active, Image, Pending, State, names};
+use super::operations::check_room;
+use super::{Active, DataPath, Image, Pending, State, is_derived_bitmap_name, names};
 use crate::bits::Granularity;
 use crate::caps;
+use crate::check::is_bitmap_length;
 use crate::descriptor::{BitmapEntry, InconsistentEntry};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::tracking::Recorder;
@@ -209,6 +212,10 @@ impl Image {
         let mut descriptor = state.descriptor.clone();
         let entry = BitmapEntry::new(name.to_owned(), made.name.clone(), granularity, recording);
         descriptor.bitmaps.push(entry);
+        if let Err(error) = check_room(&descriptor) {
+            let _ = self.storage.remove(&made.path);
+            return Err(error);
+        }
         // Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
         let pending = Pending {
             recorder: recording.then(|| Arc::clone(&recorder)),
@@ -224,8 +231,9 @@ impl Image {
 
     /// Removes a bitmap, consistent or not, and its file. The descriptor no longer has it, durably, when this returns.
     ///
-    /// A file that is not directly in the descriptor's directory, or that another entry names too, is left; a
-    /// [notice](Self::take_notice) says so.
+    /// A file that another entry names too, or that may be somebody else's, is left, and a [notice](Self::take_notice) says
+    /// so: one that is not directly in the descriptor's directory; one whose name we would not have given, unless it ends in
+    /// `.bitmap` and has a bitmap's length.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
@@ -256,14 +264,23 @@ impl Image {
         let Ok(metadata) = self.storage.metadata(&path) else {
             return;
         };
-        let data = self.resolve(&state.descriptor.image.file);
+        let given = state.active.as_ref().map(|active| &active.data_path);
+        let given = given.unwrap_or(&DataPath::Stored);
         let is_data = self
-            .storage
-            .metadata(&data)
-            .is_ok_and(|data| data.id == metadata.id);
+            .data_files(&state.descriptor, given)
+            .contains(&metadata.id);
         let is_descriptor = state.file.id().map_or(true, |id| id == metadata.id);
         let is_own = metadata.is_regular && !is_data && !is_descriptor && !is_shared;
-        if is_own && names::is_beside(file) && self.storage.remove(&path).is_ok() {
+        // A name that we would have given is enough; another one may have been given by whoever wrote the descriptor, and
+        // lead to anything.
+        let own_name = self.path.file_name().and_then(OsStr::to_str);
+        let is_derived = own_name.is_some_and(|own| is_derived_bitmap_name(own, file));
+        let size_bytes = state.active.as_ref().map(|active| active.size_bytes);
+        let has_length =
+            size_bytes.is_some_and(|size| is_bitmap_length(metadata.length_bytes, size));
+        let is_like_one =
+            names::is_beside(file) && file.ends_with(names::BITMAP_SUFFIX) && has_length;
+        if is_own && (is_derived || is_like_one) && self.storage.remove(&path).is_ok() {
             return;
         }
         self.notice(state, &format!("file {} is left behind", quoted(file)));
@@ -310,9 +327,13 @@ impl Image {
         active_recorder(&self.lock(), name).ok_or_else(|| self.no_such_bitmap(name))
     }
 
-    fn loaded_for_writing(&self, name: &str) -> Result<Arc<Recorder>> {
-        self.writable(&self.lock())?;
-        self.loaded(name)
+    /// Does something to a loaded bitmap of an image that is open for writing. Under the lock: no other operation replaces
+    /// the bitmap meanwhile.
+    fn change_bits(&self, name: &str, change: impl FnOnce(&Recorder) -> Result<()>) -> Result<()> {
+        let state = self.lock();
+        self.writable(&state)?;
+        let recorder = active_recorder(&state, name);
+        change(&*recorder.ok_or_else(|| self.no_such_bitmap(name))?)
     }
 
     /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.
@@ -355,8 +376,9 @@ impl Image {
         length_bytes: u64,
         bits: Option<&[u8]>,
     ) -> Result<()> {
-        self.loaded_for_writing(name)?
-            .store_bits(offset_bytes, length_bytes, bits)
+        self.change_bits(name, |recorder| {
+            recorder.store_bits(offset_bytes, length_bytes, bits)
+        })
     }
 
     /// Adds bits to a byte range (aligned as for [`load_bits`](Self::load_bits)). Safe beside writes in flight. Page
@@ -371,7 +393,8 @@ impl Image {
         length_bytes: u64,
         bits: &[u8],
     ) -> Result<()> {
-        self.loaded_for_writing(name)?
-            .merge_bits(offset_bytes, length_bytes, bits)
+        self.change_bits(name, |recorder| {
+            recorder.merge_bits(offset_bytes, length_bytes, bits)
+        })
     }
 }

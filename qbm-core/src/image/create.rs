@@ -48,10 +48,18 @@ impl Image {
         if let Some(file) = &options.data_file {
             check_adopted(storage, path, file)?;
         }
+        let path = &super::absolute(path)?;
         let (file, is_new) = open_or_create(storage, path)?;
+        if !options.no_lock {
+            // Who does not get the lock has nothing to clear away: the file is another's.
+            file.lock(LockMode::Write)?;
+        }
         let result = fill(storage, path, &file, size_bytes, options);
         if result.is_err() && is_new {
             // The error that led here is the one to tell.
+            for leftover in file.leftovers(storage).unwrap_or_default() {
+                let _ = storage.remove(&leftover);
+            }
             let _ = storage.remove(path);
         }
         result
@@ -69,6 +77,11 @@ fn check_adopted(storage: &dyn Storage, path: &Path, file: &str) -> Result<()> {
     let data = storage
         .metadata(&resolved)
         .map_err(|error| Error::io("cannot find data file", &resolved, error))?;
+    if let Err(error) = storage.open(&resolved, Access::Read)
+        && error.raw_os_error() == Some(libc::EISDIR)
+    {
+        return Err(Error::io("cannot adopt data file", &resolved, error));
+    }
     // I6: a descriptor written there would be the end of the data.
     if let Ok(present) = storage.metadata(path)
         && present.id == data.id
@@ -114,9 +127,6 @@ fn fill(
     size_bytes: u64,
     options: &CreateOptions,
 ) -> Result<Created> {
-    if !options.no_lock {
-        file.lock(LockMode::Write)?;
-    }
     check_replaceable(storage, path, file)?;
     let write = |name: String| {
         let is_raw = options.data_format == "raw";

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::load::Problem;
 use super::recover::{Found, Modified, Verdict, judge};
-use super::{Active, Image, State};
+use super::{Active, DataPath, Image, State};
 use crate::caps;
 use crate::check::{CheckOptions, Finding, FindingKind, Report, find_orphans};
 use crate::descriptor::{AllocationEntry, Durability, Standing};
@@ -29,7 +29,7 @@ impl Image {
         if let Some(entry) = &state.descriptor.allocation {
             self.examine_allocation(entry, size_bytes, &mut findings);
         }
-        let known = self.known_files(&state);
+        let known = self.known_files(&state, &options.data_path);
         for path in find_orphans(&*self.storage, &self.path, &known, size_bytes)? {
             let text = format!("file {} belongs to no bitmap", quoted(path.display()));
             findings.push(Finding::new(FindingKind::OrphanFile, text).with_file(path));
@@ -67,7 +67,16 @@ impl Image {
             findings.push(Finding::new(FindingKind::LeftoverReplacement, text).with_file(path));
         }
         let descriptor = &state.descriptor;
-        for complaint in &descriptor.ignored {
+        let is_torn = findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::TornDescriptor);
+        // A torn text is a finding of its own, told last among the complaints.
+        let ignored = descriptor.ignored.iter();
+        let ignored_count = descriptor
+            .ignored
+            .len()
+            .saturating_sub(usize::from(is_torn));
+        for complaint in ignored.take(ignored_count) {
             findings.push(Finding::new(FindingKind::IgnoredMember, complaint));
         }
         for entry in &descriptor.inconsistent {
@@ -98,8 +107,21 @@ impl Image {
         let descriptor = &state.descriptor;
         let path = self.data_path(descriptor, &options.data_path);
         let metadata = path.as_ref().map(|path| self.storage.metadata(path));
-        if let (Some(path), Some(Err(error))) = (path, &metadata) {
-            let text = format!("data image {}: {error}", quoted(path.display()));
+        let unusable = path
+            .as_ref()
+            .zip(metadata.as_ref())
+            .and_then(|(path, found)| {
+                let error = match found {
+                    Err(error) => error.to_string(),
+                    Ok(_) => {
+                        let opened = self.storage.open(path, Access::Read).err()?;
+                        let is_directory = opened.raw_os_error() == Some(libc::EISDIR);
+                        is_directory.then(|| opened.to_string())?
+                    }
+                };
+                Some(format!("data image {}: {error}", quoted(path.display())))
+            });
+        if let Some(text) = unusable {
             findings.push(Finding::new(FindingKind::DataImageMissing, text));
         }
         let length_bytes = metadata.and_then(|metadata| {
@@ -169,8 +191,7 @@ impl Image {
         Ok(active.loaded.len())
     }
 
-    /// The allocation bitmap is part of the data: only what is certain to be wrong is told, and only bits that can mean
-    /// nothing are mended.
+    /// The allocation bitmap is part of the data: what is wrong with it is told, and left to whoever knows the data.
     fn examine_allocation(
         &self,
         entry: &AllocationEntry,
@@ -179,7 +200,7 @@ impl Image {
     ) {
         let mut report = |kind, reason: &str| {
             let mut finding = Finding::of_bitmap(kind, &entry.name, reason);
-            finding.repairable = kind == FindingKind::AllocationBeyondEnd;
+            finding.repairable = false;
             findings.push(finding);
         };
         let path = self.resolve(&entry.file);
@@ -229,11 +250,17 @@ impl Image {
     }
 
     /// The files that the descriptor names, as far as they are there.
-    fn known_files(&self, state: &State) -> HashSet<FileId> {
-        let names = state.descriptor.files().into_iter();
+    fn known_files(&self, state: &State, given: &DataPath) -> HashSet<FileId> {
+        let descriptor = &state.descriptor;
+        let allocation = descriptor
+            .allocation
+            .iter()
+            .flat_map(AllocationEntry::files);
+        let names = descriptor.files().into_iter().chain(allocation);
         names
             .filter_map(|file| self.storage.metadata(&self.resolve(&file)).ok())
             .map(|metadata| metadata.id)
+            .chain(self.data_files(descriptor, given))
             .collect()
     }
 }

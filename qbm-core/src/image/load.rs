@@ -8,7 +8,7 @@ use super::recover::{Trusted, Verdict, check_length};
 use super::{Active, Image, State};
 use crate::caps;
 use crate::check::FindingKind;
-use crate::descriptor::{BitmapEntry, Descriptor};
+use crate::descriptor::{AllocationEntry, BitmapEntry, Descriptor};
 use crate::error::{Error, Result, quoted};
 use crate::sabotage::sabotaged;
 use crate::storage::{Access, FileId, StorageFile, is_exhaustion};
@@ -53,7 +53,7 @@ impl Image {
         };
         let mut problems = Vec::new();
         let mut growable_bits = GROWN_BITS_MAX;
-        let opened = self.open_files(state, descriptor, active.read_only, &mut problems)?;
+        let opened = self.open_files(state, descriptor, active, &mut problems)?;
         for (entry, file) in opened {
             let path = self.resolve(&entry.file);
             let loaded = load_one(entry, &path, file, trusted, active, &mut growable_bits);
@@ -82,20 +82,27 @@ impl Image {
         &self,
         state: &State,
         descriptor: &'a Descriptor,
-        read_only: bool,
+        active: &Active,
         problems: &mut Vec<Problem>,
     ) -> Result<Vec<(&'a BitmapEntry, Box<dyn StorageFile>)>> {
         let mut opened = Vec::new();
         let mut uses: HashMap<FileId, usize> = HashMap::new();
-        let access = if read_only {
+        let access = if active.read_only {
             Access::Read
         } else {
             Access::ReadWrite
         };
         // Neither the descriptor nor the data image may be written as if it were a bitmap (I6).
         let mut reserved = HashSet::from([state.file.id()?]);
-        let data = self.resolve(&descriptor.image.file);
-        reserved.extend(self.storage.metadata(&data).ok().map(|data| data.id));
+        reserved.extend(self.data_files(descriptor, &active.data_path));
+        // Nor the allocation bitmap: its bits decide what the guest reads.
+        let allocation = descriptor
+            .allocation
+            .iter()
+            .flat_map(AllocationEntry::files);
+        let allocation =
+            allocation.filter_map(|file| self.storage.metadata(&self.resolve(&file)).ok());
+        reserved.extend(allocation.map(|metadata| metadata.id));
         let mut report = |entry: &BitmapEntry, kind, reason| {
             problems.push(Problem {
                 bitmap: entry.name.clone(),
@@ -239,6 +246,8 @@ fn load_one(
             let text = format!("the bitmap file is not as it was closed: {what}");
             return Err((FindingKind::Checksum, text));
         }
+        // As the clean close left it, which made it durable.
+        recorder.mark_synced();
     }
     Ok((recorder, padding_was_set))
 }

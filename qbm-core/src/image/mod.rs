@@ -149,6 +149,8 @@ pub struct Image {
     storage: Arc<dyn Storage>,
     path: PathBuf,
     options: OpenOptions,
+    /// Not only to be examined.
+    is_for_use: bool,
     state: Mutex<State>,
     tracker: Tracker,
 }
@@ -160,16 +162,25 @@ impl Image {
     /// The descriptor cannot be read or breaks a rule of the format; [`ErrorKind::Locked`] when another process has the
     /// image open in a way that conflicts.
     pub fn open(storage: Arc<dyn Storage>, path: &Path, options: OpenOptions) -> Result<Self> {
-        let image = Self::open_any(storage, path, options)?;
-        if let Some(allocation) = &image.lock().descriptor.allocation {
-            let text = format!(
-                "descriptor {}: bitmaps.{}.type: allocation bitmaps are not supported",
-                quoted(path.display()),
-                quoted(&allocation.name)
-            );
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
+        let mut image = Self::open_any(storage, path, options)?;
+        image.is_for_use = true;
+        image.check_supported(&image.lock().descriptor)?;
         Ok(image)
+    }
+
+    /// An image with an allocation bitmap can be examined, not used.
+    fn check_supported(&self, descriptor: &Descriptor) -> Result<()> {
+        match &descriptor.allocation {
+            Some(allocation) if self.is_for_use => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "descriptor {}: bitmaps.{}.type: allocation bitmaps are not supported",
+                    quoted(self.path.display()),
+                    quoted(&allocation.name)
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// As [`open`](Self::open), also what cannot be used: to be examined.
@@ -178,6 +189,7 @@ impl Image {
         path: &Path,
         options: OpenOptions,
     ) -> Result<Self> {
+        let path = &absolute(path)?;
         let read_only = options.read_only || options.shared;
         let access = if read_only || options.no_lock {
             Access::Read
@@ -198,6 +210,7 @@ impl Image {
             storage,
             path: path.to_owned(),
             options,
+            is_for_use: false,
             state: Mutex::new(State {
                 descriptor,
                 file,
@@ -423,6 +436,11 @@ impl Image {
         );
         Ok(())
     }
+}
+
+/// `path` from the root on: the process may change its directory while it has the image.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io("cannot find descriptor", path, error))
 }
 
 /// The modification time that a seal keeps: of a regular file, settled.

@@ -11,6 +11,8 @@ use crate::storage::{Storage, StorageFile};
 
 /// Longest part of a bitmap's name that goes into a file name, in bytes.
 const STEM_BYTES_MAX: usize = 64;
+/// What the names of bitmap files end with.
+pub(super) const BITMAP_SUFFIX: &str = ".bitmap";
 /// How many names are tried before giving up.
 const TRIES_MAX: u32 = 10_000;
 

@@ -2,8 +2,24 @@
 //! What may be done to a bitmap besides recording: its name, its user data, ranges marked by hand.
 
 use super::Image;
+use super::bitmaps::active_recorder;
 use crate::caps;
+use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result, quoted};
+
+/// Whether what a user adds leaves room for what the engine has to add later: a descriptor that is full could neither be
+/// closed nor recovered.
+pub(super) fn check_room(descriptor: &Descriptor) -> Result<()> {
+    let text_bytes = descriptor.to_text()?.len() as u64;
+    let allowed_bytes = caps::DESCRIPTOR_BYTES_MAX - caps::DESCRIPTOR_RESERVED_BYTES;
+    if text_bytes <= allowed_bytes {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::TooBig,
+        format!("the descriptor would take {text_bytes} bytes, at most {allowed_bytes}"),
+    ))
+}
 
 impl Image {
     /// Gives a bitmap another name; durable when this returns. Its file keeps the one that it has.
@@ -29,6 +45,7 @@ impl Image {
             ));
         }
         to.clone_into(&mut entry.name);
+        check_room(&descriptor)?;
         self.commit(&mut state, descriptor)?;
         let loaded = state
             .active
@@ -39,6 +56,7 @@ impl Image {
                 to.clone_into(name);
             }
         }
+        self.publish(&state);
         Ok(())
     }
 
@@ -74,7 +92,10 @@ impl Image {
             .bitmap_mut(name)
             .ok_or_else(|| self.no_such_bitmap(name))?;
         entry.user_data = data.map(<[u8]>::to_vec);
-        self.commit(&mut state, descriptor)
+        check_room(&descriptor)?;
+        self.commit(&mut state, descriptor)?;
+        self.publish(&state);
+        Ok(())
     }
 
     /// Marks a range dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a guest's
@@ -84,8 +105,9 @@ impl Image {
     /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] for a range beyond the disk;
     /// [`ErrorKind::Io`] when it could not be recorded: the bitmap is inconsistent then.
     pub fn mark_dirty(&self, name: &str, offset_bytes: u64, length_bytes: u64) -> Result<()> {
-        let recorder = self.loaded(name)?;
+        // Under the lock: another operation may be about to replace the recorder.
         let mut state = self.lock();
+        let recorder = active_recorder(&state, name).ok_or_else(|| self.no_such_bitmap(name))?;
         let size_bytes = self.writable(&state)?.size_bytes;
         if offset_bytes
             .checked_add(length_bytes)

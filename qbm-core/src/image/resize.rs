@@ -66,7 +66,9 @@ impl Image {
             // The data image went its own way: bitmap files follow once that is on record.
             self.record_sizes(&mut state, old_bytes, Some(size_bytes))?;
         }
-        let resized = self.resize_bitmaps(&mut state, size_bytes, None);
+        // Not all that was announced before may be marked: the size may be another, and bitmaps may be others, since then.
+        let grown_from = (size_bytes > old_bytes).then_some(old_bytes);
+        let resized = self.resize_bitmaps(&mut state, size_bytes, grown_from);
         let recorded = self.record_sizes(&mut state, size_bytes, None);
         resized.and(recorded)
     }

@@ -10,7 +10,7 @@ mod os;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -113,6 +113,14 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// Whatever the system says.
     fn settled_metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// The same file's path without symbolic links: what is beside it is found there by whatever name it was opened.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
 
     /// Names in a directory, without `.` and `..`, in no particular order.
     ///

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -30,19 +30,32 @@ struct OsFile(File);
 
 /// How often the clock is looked at; the kernel's ticks are 1 to 10 ms apart.
 const TICK: Duration = Duration::from_millis(1);
+/// How many ticks are waited for. What is written all the time never settles, and its next write will be noticed.
+const TICKS_MAX: u32 = 2500;
 /// A modification time further ahead than this comes from another clock; waiting for it would lead nowhere.
-const AHEAD_SECONDS_MAX: i64 = 1;
+const AHEAD_NANOSECONDS_MAX: i128 = 50_000_000;
+/// Times of some file systems are whole seconds, of some even ones.
+const COARSE_NANOSECONDS: i128 = 2_000_000_000;
 
 /// Whether a change right now could leave `modified` as it is: Linux takes file times from the clock that is advanced at
-/// each tick (`ktime_get_coarse_real_ts64`).
+/// each tick (`ktime_get_coarse_real_ts64`), and cuts them to what the file system can hold.
 fn is_within_tick(modified: Timestamp) -> io::Result<bool> {
     let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
     let now = Timestamp {
         seconds: now.tv_sec(),
         nanoseconds: u32::try_from(now.tv_nsec()).unwrap_or(0),
     };
-    let is_near = modified.seconds <= now.seconds.saturating_add(AHEAD_SECONDS_MAX);
-    Ok(modified >= now && is_near)
+    let nanoseconds = |time: Timestamp| {
+        let seconds = i128::from(time.seconds).saturating_mul(1_000_000_000);
+        seconds.saturating_add(i128::from(time.nanoseconds))
+    };
+    let age = nanoseconds(now).saturating_sub(nanoseconds(modified));
+    let settled_after = if modified.nanoseconds == 0 {
+        COARSE_NANOSECONDS
+    } else {
+        1
+    };
+    Ok((-AHEAD_NANOSECONDS_MAX..settled_after).contains(&age))
 }
 
 fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
@@ -106,13 +119,18 @@ impl Storage for OsStorage {
             // fdatasync may leave the modification time behind; a power cut would then seem to have changed the file.
             File::open(path)?.sync_all()?;
         }
-        loop {
+        for _ in 0..TICKS_MAX {
             let metadata = self.metadata(path)?;
             if !metadata.is_regular || !is_within_tick(metadata.modified)? {
                 return Ok(metadata);
             }
             std::thread::sleep(TICK);
         }
+        self.metadata(path)
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {

@@ -71,6 +71,22 @@ impl Recorder {
         self.change_bits(offset_bytes, length_bytes, Some(bits), |old, new| old | new)
     }
 
+    /// Writes a whole chunk. After an error the file holds the old one again, or the bitmap is given up: memory must not
+    /// say that a bit is recorded which the file may have lost (I1).
+    fn write_or_restore(
+        &self,
+        index: u64,
+        new: &[u8; CHUNK_BYTES],
+        old: &[u8; CHUNK_BYTES],
+    ) -> Result<()> {
+        let write = |bytes| self.write(&*self.file, index, bytes, 0, CHUNK_BYTES as u64);
+        write(new).inspect_err(|_| {
+            if write(old).is_err() {
+                self.give_up();
+            }
+        })
+    }
+
     fn change_bits(
         &self,
         offset_bytes: u64,
@@ -78,7 +94,7 @@ impl Recorder {
         bits: Option<&[u8]>,
         combine: impl Fn(u8, u8) -> u8,
     ) -> Result<()> {
-        let file = self.lock();
+        let _writing = self.lock();
         let map = self.map.load();
         let range = self.chunk_range(offset_bytes, length_bytes, &map)?;
         if let Some(bits) = bits {
@@ -118,7 +134,7 @@ impl Recorder {
             match self.durability {
                 Durability::Close => chunk.mark_unsaved(),
                 Durability::Process => {
-                    self.write(&**file, index, &new, 0, CHUNK_BYTES as u64)?;
+                    self.write_or_restore(index, &new, &old)?;
                     chunk.mark_saved();
                 }
             }

@@ -29,7 +29,9 @@ pub(crate) struct Recorder {
     granularity: Granularity,
     durability: Durability,
     map: ArcSwap<BitMap>,
-    file: Mutex<Box<dyn StorageFile>>,
+    file: Arc<dyn StorageFile>,
+    /// Held by whoever writes the file, and by nobody who waits for a disk.
+    writing: Mutex<()>,
     /// The file was written since the last successful sync.
     unsynced: AtomicBool,
     /// A write could not be recorded; the bitmap misses it from now on.
@@ -83,7 +85,8 @@ impl Recorder {
             granularity,
             durability,
             map: ArcSwap::from_pointee(map),
-            file: Mutex::new(file),
+            file: Arc::from(file),
+            writing: Mutex::new(()),
             // A file that was just made, or that a crash left, may not be durable.
             unsynced: AtomicBool::new(true),
             failed: AtomicBool::new(false),
@@ -100,12 +103,22 @@ impl Recorder {
         self.failed.store(true, Ordering::SeqCst);
     }
 
+    /// The file is known to be durable as it is.
+    pub(crate) fn mark_synced(&self) {
+        self.unsynced.store(false, Ordering::SeqCst);
+    }
+
+    /// The bitmap misses something from now on: [`has_failed`](Self::has_failed).
+    fn give_up(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Box<dyn StorageFile>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a write. Returns false when that failed, now or earlier: the bitmap cannot be trusted.
@@ -120,7 +133,8 @@ impl Recorder {
         if self.has_failed() {
             return false;
         }
-        let file = self.lock();
+        let _writing = self.lock();
+        let file = &self.file;
         // Under the lock the map is the current one: a resize may have come between.
         let map = self.map.load();
         let range = self
@@ -135,7 +149,8 @@ impl Recorder {
 
     /// Sets every bit, as [`record`](Self::record) does.
     pub(crate) fn set_all(&self) -> Result<()> {
-        let file = self.lock();
+        let _writing = self.lock();
+        let file = &self.file;
         let map = self.map.load();
         let all = BitRange {
             start: 0,
@@ -221,7 +236,7 @@ impl Recorder {
     /// [`sync`](Self::sync).
     pub(crate) fn absorb(&self, other: &Self) {
         // Under the lock, no save can come between a bit and its chunk's being marked.
-        let _file = self.lock();
+        let _writing = self.lock();
         let map = self.map.load();
         let theirs = other.map.load();
         if self.granularity == other.granularity {
@@ -249,7 +264,8 @@ impl Recorder {
 
     /// Fits the bitmap to another size; new bits are zero. Page cache only.
     pub(crate) fn resize(&self, bits_count: u64) -> Result<()> {
-        let file = self.lock();
+        let _writing = self.lock();
+        let file = &self.file;
         let map = self.map.load();
         if map.bits_count() == bits_count {
             return Ok(());
@@ -276,7 +292,8 @@ impl Recorder {
     /// [`resize`](Self::resize) for a file whose length a crash may have left at another size.
     pub(crate) fn fit(&self, bits_count: u64) -> Result<()> {
         {
-            let file = self.lock();
+            let _writing = self.lock();
+            let file = &self.file;
             let expected_bytes = caps::bitmap_file_bytes(self.map.load().bits_count());
             let failed = |error| Error::io("cannot resize bitmap file", &self.path, error);
             if file.length().map_err(failed)? != expected_bytes {
@@ -322,20 +339,24 @@ impl Recorder {
                 "a write could not be recorded in the bitmap file",
             ));
         }
-        let file = self.lock();
-        let map = self.map.load();
-        self.save(&map, &**file)?;
-        if self.unsynced.load(Ordering::SeqCst) && !sabotaged!("bitmap-not-synced") {
-            if let Err(error) = file.sync_data() {
+        {
+            let _writing = self.lock();
+            self.save(&self.map.load(), &*self.file)?;
+        }
+        // Guest writes are recorded while this waits for the disk.
+        let is_unsynced = self.unsynced.swap(false, Ordering::SeqCst);
+        if is_unsynced && !sabotaged!("bitmap-not-synced") {
+            self.file.sync_data().map_err(|error| {
                 // What a failed sync dropped cannot be known; the bitmap is not to be trusted again. Until that is on
                 // record the page cache is to say all that it said: a kill must not find less.
                 self.failed.store(true, Ordering::SeqCst);
+                let _writing = self.lock();
+                let map = self.map.load();
                 map.iter_present_chunks()
                     .for_each(|(_, chunk)| chunk.mark_unsaved());
-                let _ = self.save(&map, &**file);
-                return Err(Error::io("cannot sync bitmap file", &self.path, error));
-            }
-            self.unsynced.store(false, Ordering::SeqCst);
+                let _ = self.save(&map, &*self.file);
+                Error::io("cannot sync bitmap file", &self.path, error)
+            })?;
         }
         Ok(())
     }
