@@ -11,9 +11,11 @@ mod crash;
 mod create;
 mod damage;
 mod model;
+mod neighbours;
 mod operations;
 mod resize;
 mod seal;
+mod stubborn;
 
 use std::fs;
 use std::path::PathBuf;

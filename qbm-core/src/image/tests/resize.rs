@@ -81,3 +81,60 @@ fn a_disk_too_large_for_a_bitmap_is_refused_before_it_grows() {
     assert_eq!(error.kind(), ErrorKind::TooBig);
     assert_eq!(image.info().size_bytes, Some(MIB));
 }
+
+/// Something done to an image between the two halves of a resize from 1 to 2 MiB.
+fn beside_growth(change: impl FnOnce(&Image)) -> (Disk, Image) {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.add_bitmap("off", 65536, false).unwrap();
+    image.begin_resize(2 * MIB).unwrap();
+    change(&image);
+    let data = fs::File::options().write(true).open(disk.file("x.qbm.raw"));
+    data.unwrap().set_len(2 * MIB).unwrap();
+    image.end_resize(2 * MIB).unwrap();
+    (disk, image)
+}
+
+#[test]
+fn what_is_done_to_bitmaps_during_a_resize_does_not_lose_the_tail() {
+    // Bitmaps were made for the old size then: the tail came out clean, and a write to it was dropped.
+    let changes: [&dyn Fn(&Image); 5] = [
+        &|image| image.set_granularity("b", 32768).unwrap(),
+        &|image| image.merge_bitmaps("b", &["off"]).unwrap(),
+        &|image| image.set_recording("off", true).unwrap(),
+        &|image| image.add_bitmap("new", 65536, true).unwrap(),
+        &|image| {
+            image.clear_bitmap("b").unwrap();
+            write(image, 1536 * 1024, 4096);
+        },
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let (disk, image) = beside_growth(change);
+        let tail_is_dirty = |image: &Image| {
+            for bitmap in image.bitmaps().iter().filter(|bitmap| bitmap.recording) {
+                let extent = image.next_dirty_extent(&bitmap.name, MIB).unwrap().unwrap();
+                let found = (extent.offset_bytes, extent.length_bytes);
+                assert_eq!(found, (MIB, MIB), "change {index}: {}", bitmap.name);
+            }
+        };
+        tail_is_dirty(&image);
+        drop(image); // As a crash does.
+        tail_is_dirty(&disk.activated());
+    }
+}
+
+#[test]
+fn a_resize_that_ends_elsewhere_than_announced_marks_all_that_the_disk_gained() {
+    for announced in [2 * MIB, 512 * 1024, MIB] {
+        let disk = Disk::new(MIB);
+        let image = disk.activated();
+        image.add_bitmap("b", 65536, true).unwrap();
+        image.begin_resize(announced).unwrap();
+        let data = fs::File::options().write(true).open(disk.file("x.qbm.raw"));
+        data.unwrap().set_len(3 * MIB).unwrap();
+        image.end_resize(3 * MIB).unwrap();
+        let extent = image.next_dirty_extent("b", 0).unwrap().unwrap();
+        assert_eq!((extent.offset_bytes, extent.length_bytes), (MIB, 2 * MIB));
+    }
+}

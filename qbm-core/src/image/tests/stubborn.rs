@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A disk that fails, or takes its time, at a chosen moment.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Condvar;
+use std::time::Duration;
+
+use super::*;
+use crate::storage::{Access, FileId, LockMode, Metadata, StorageFile};
+
+/// Long enough for anything that does not wait for somebody else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+struct Moods {
+    /// Writes to bitmap files arrive in part, then fail.
+    tears_writes: bool,
+    /// Syncs of bitmap files wait until this is over.
+    holds_syncs: bool,
+    syncs_held: usize,
+    /// A held sync lost its patience.
+    gave_up: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Stubborn(Arc<(Mutex<Moods>, Condvar)>);
+
+#[derive(Debug)]
+struct StubbornFile {
+    disk: Stubborn,
+    file: Box<dyn StorageFile>,
+    is_bitmap: bool,
+}
+
+impl Stubborn {
+    fn moods(&self) -> MutexGuard<'_, Moods> {
+        self.0.0.lock().unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Moods)) {
+        change(&mut self.moods());
+        self.0.1.notify_all();
+    }
+
+    fn wait_while(&self, condition: impl FnMut(&mut Moods) -> bool) -> bool {
+        let waited = self
+            .0
+            .1
+            .wait_timeout_while(self.moods(), PATIENCE, condition);
+        !waited.unwrap().1.timed_out()
+    }
+
+    fn wrap(&self, path: &Path, file: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
+        Box::new(StubbornFile {
+            disk: self.clone(),
+            file,
+            is_bitmap: path.extension().is_some_and(|suffix| suffix == "bitmap"),
+        })
+    }
+
+    fn image(&self, disk: &Disk) -> Image {
+        let storage = Arc::new(self.clone());
+        let image = Image::open(storage, &disk.path, OpenOptions::default()).unwrap();
+        let activation = Activation {
+            size_bytes: disk.data_bytes(),
+            ..Activation::default()
+        };
+        image.activate(&activation).unwrap();
+        image
+    }
+}
+
+impl Storage for Stubborn {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        Ok(self.wrap(path, OsStorage.open(path, access)?))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        Ok(self.wrap(path, OsStorage.create_new(path)?))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        OsStorage.metadata(path)
+    }
+
+    fn settled_metadata(&self, path: &Path) -> io::Result<Metadata> {
+        OsStorage.settled_metadata(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        OsStorage.list(directory)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsStorage.remove(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        OsStorage.sync_directory(directory)
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        OsStorage.boot_id()
+    }
+}
+
+impl StorageFile for StubbornFile {
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset_bytes, buffer)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        if self.is_bitmap && self.disk.moods().tears_writes {
+            self.file.write_at(offset_bytes, &data[..data.len() / 2])?;
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.file.write_at(offset_bytes, data)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn set_length(&self, length_bytes: u64) -> io::Result<()> {
+        self.file.set_length(length_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.is_bitmap && self.disk.moods().holds_syncs {
+            self.disk.change(|moods| moods.syncs_held += 1);
+            if !self.disk.wait_while(|moods| moods.holds_syncs) {
+                self.disk.change(|moods| moods.gave_up = true);
+            }
+        }
+        self.file.sync_data()
+    }
+
+    fn next_data(&self, offset_bytes: u64) -> io::Result<Option<(u64, u64)>> {
+        self.file.next_data(offset_bytes)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<()> {
+        self.file.lock(mode)
+    }
+}
+
+#[test]
+fn a_write_is_not_let_through_by_a_bit_that_a_failed_write_took_from_the_file() {
+    // Storing zeros failed half-way: the file had lost the bit, memory had not, and the next write was let through.
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("b", 512, true).unwrap();
+    write(&image, 0, 512);
+    stubborn.change(|moods| moods.tears_writes = true);
+    image.store_bits("b", 0, MIB, None).unwrap_err();
+    stubborn.change(|moods| moods.tears_writes = false);
+    let (ticket, begun) = image.begin_write(0, 512).unwrap();
+    if begun == Begun::MustWait {
+        image.wait_write().unwrap();
+    }
+    image.end_write(ticket);
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    assert!(inconsistent(&image, "b") || dirty(&image, "b", 512) == [0]);
+}
+
+#[test]
+fn a_write_does_not_wait_for_the_sync_of_another_operation() {
+    // Clearing held the lock that recording takes while it waited for the disk.
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("b", 512, true).unwrap();
+    stubborn.change(|moods| moods.holds_syncs = true);
+    std::thread::scope(|scope| {
+        let clearing = scope.spawn(|| image.clear_bitmap("b").unwrap());
+        assert!(stubborn.wait_while(|moods| moods.syncs_held == 0));
+        write(&image, 4096, 512);
+        stubborn.change(|moods| moods.holds_syncs = false);
+        clearing.join().unwrap();
+    });
+    assert!(!stubborn.moods().gave_up, "the write waited for the sync");
+    assert_eq!(dirty(&image, "b", 512), [4096]);
+}
+
+#[test]
+fn what_a_clean_close_made_durable_is_not_synced_again() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 512, true).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    stubborn.change(|moods| moods.holds_syncs = true);
+    image.inactivate().unwrap();
+    assert_eq!(stubborn.moods().syncs_held, 0);
+}
