@@ -71,6 +71,8 @@ pub(crate) mod key {
     pub(crate) const USER_DATA: &str = "ext-soft-qbm-user-data";
 }
 
+/// Longest reason that is written: there is to be room for one of every bitmap.
+const REASON_CHARS_MAX: usize = 256;
 /// Most elements of `ext-soft-qbm-trusted`; the oldest give way.
 const TRUSTED_MAX: usize = 16;
 
@@ -196,14 +198,14 @@ impl Descriptor {
             .sum()
     }
 
-    /// Moves a bitmap to the inconsistent ones; the first reason stays.
+    /// Moves a bitmap to the inconsistent ones; the first reason stays, cut where it is long.
     pub(crate) fn set_inconsistent(&mut self, name: &str, reason: &str) {
         if let Some(index) = self.bitmaps.iter().position(|entry| entry.name == name) {
             let entry = self.bitmaps.remove(index);
             self.inconsistent.push(InconsistentEntry::new(
                 entry.name.clone(),
                 entry.to_raw(),
-                reason.to_owned(),
+                reason.chars().take(REASON_CHARS_MAX).collect(),
             ));
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Problem {
     pub(super) reason: String,
 }
 
-type Found<T> = std::result::Result<T, (FindingKind, String)>;
+type Loaded<T> = std::result::Result<T, (FindingKind, String)>;
 
 /// Most bits that the tail of a grown image may set, in all bitmaps of an activation together: 16 MiB of bitmap files.
 ///
@@ -194,7 +194,7 @@ fn load_one(
     trusted: &Trusted,
     active: &Active,
     growable_bits: &mut u64,
-) -> Found<(Recorder, bool)> {
+) -> Loaded<(Recorder, bool)> {
     let unreadable = |error: Error| (FindingKind::FileUnreadable, error.to_string());
     let examined = |error| unreadable(Error::io("cannot examine bitmap file", path, error));
     let wrong_size = |reason: String| (FindingKind::FileSize, reason);

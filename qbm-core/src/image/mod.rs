@@ -264,7 +264,8 @@ impl Image {
     }
 
     /// Announces that `length_bytes` at `offset_bytes` of the data image are about to change (write, zeroes, discard,
-    /// copy). Ranges are rounded outwards. Writes to the page cache at most; never waits for a disk.
+    /// copy). Ranges are rounded outwards, and cut at the end of the disk: what grows it is announced by
+    /// [`begin_resize`](Self::begin_resize). Writes to the page cache at most; never waits for a disk.
     ///
     /// Every success is followed by one [`end_write`](Self::end_write), after the data moved or failed to.
     ///

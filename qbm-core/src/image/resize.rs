@@ -87,7 +87,9 @@ impl Image {
             };
         }
         let descriptor = state.descriptor.clone();
-        self.commit(state, descriptor)
+        self.commit(state, descriptor)?;
+        self.publish(state);
+        Ok(())
     }
 
     /// Every bitmap follows, or becomes inconsistent; the disk goes on. Returns the first error that kept one from both.

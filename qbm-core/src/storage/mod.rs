@@ -108,7 +108,8 @@ pub trait Storage: Debug + Send + Sync {
 
     /// As [`metadata`](Self::metadata), for a data image that is being sealed: its modification time is durable when this
     /// returns, and no later change of the file can leave the same one. Waits for the disk, and for the file system's
-    /// clock to tick (some milliseconds at most). The file is opened for reading only.
+    /// clock to tick: some milliseconds, two seconds where file times are whole seconds; a file that is written all the
+    /// time is not waited for longer than that. It is opened for reading only.
     ///
     /// # Errors
     /// Whatever the system says.
