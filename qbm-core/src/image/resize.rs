@@ -63,8 +63,9 @@ impl Image {
         ];
         let old_bytes = std::mem::replace(&mut active.size_bytes, size_bytes);
         if !announced.contains(&Some(size_bytes)) {
-            // The data image went its own way: bitmap files follow once that is on record.
-            self.record_sizes(&mut state, old_bytes, Some(size_bytes))?;
+            // The data image went its own way. Bitmap files follow once that is on record; if it cannot be put there they
+            // follow all the same, and a crash finds lengths that it does not know: inconsistent, but nothing missed.
+            let _ = self.record_sizes(&mut state, old_bytes, Some(size_bytes));
         }
         // Not all that was announced before may be marked: the size may be another, and bitmaps may be others, since then.
         let grown_from = (size_bytes > old_bytes).then_some(old_bytes);
