@@ -74,13 +74,22 @@ impl Found {
     /// # Errors
     /// Its answers contradict each other.
     pub fn in_image(image: &Image) -> Result<Self, Violation> {
+        Self::in_resized(image, 0)
+    }
+
+    /// As [`in_image`](Self::in_image) during a resize: bitmaps may reach to `extent_bytes`.
+    ///
+    /// # Errors
+    /// As `in_image`.
+    pub fn in_resized(image: &Image, extent_bytes: u64) -> Result<Self, Violation> {
         let size_bytes = image.info().size_bytes.unwrap_or(0);
+        let extent_bytes = extent_bytes.max(size_bytes);
         let mut bitmaps = BTreeMap::new();
         for info in image.bitmaps() {
             // One that cannot be read is as good as inconsistent; whether it may be, the comparison says.
             let dirty = match info.inconsistent {
                 true => None,
-                false => read(image, &info, size_bytes)?,
+                false => read(image, &info, extent_bytes)?,
             };
             let found = FoundBitmap {
                 user_data: image.user_data(&info.name).map_err(told)?,
@@ -117,6 +126,7 @@ impl Found {
         let bitmaps = self.bitmaps.iter();
         Model {
             size_bytes: self.size_bytes,
+            resize: None,
             bitmaps: bitmaps
                 .map(|(name, found)| (name.clone(), bitmap(found)))
                 .collect(),

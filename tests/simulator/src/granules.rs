@@ -85,6 +85,24 @@ impl Granules {
         }
     }
 
+    /// The set that a caller's bits stand for, whatever its padding holds.
+    pub fn of_padded(granularity_bytes: u64, image_bytes: u64, bits: Vec<u8>) -> Self {
+        Self::of_bits(granularity_bytes, image_bytes, bits).resized(image_bytes)
+    }
+
+    /// Only what both have; of different granularities: nothing.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        let mut new = Self::none(self.granularity_bytes, self.image_bytes);
+        if other.granularity_bytes == self.granularity_bytes {
+            let both = self.bits.iter().zip(&other.bits);
+            for (byte, (mine, others)) in new.bits.iter_mut().zip(both) {
+                *byte = mine & others;
+            }
+        }
+        new
+    }
+
     /// The same granules of an image of another size: cut, or with clean ones after them.
     #[must_use]
     pub fn resized(&self, image_bytes: u64) -> Self {

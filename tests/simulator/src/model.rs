@@ -6,7 +6,9 @@
 //!
 //! - a write that was announced but not let through (it may have reached the file);
 //! - writes in flight when a bitmap begins to record, or loses bits: the table of them is in units of 64 KiB;
-//! - the granule that holds the old end, when growing was announced and did not happen.
+//! - the granule that holds the old end, when growing was announced and did not happen;
+//! - the announced tail until the resize is ended;
+//! - bits that are being stored or merged, or were when that failed.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +16,10 @@ use crate::granules::Granules;
 
 /// The engine remembers writes in flight in units of this many bytes.
 const FLIGHT_UNIT_BYTES: u64 = 64 << 10;
+
+/// Whether a write into an announced tail stays in a bitmap that stops recording before the resize is ended. The engine
+/// does not keep it in bitmaps that were made or replaced since the announcement, nor over a crash.
+const TAIL_IS_KEPT: bool = false;
 
 /// One bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,20 +60,40 @@ impl Flight {
     }
 }
 
+/// A resize between begin and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resize {
+    /// What was announced.
+    pub to_bytes: u64,
+    /// The data image has that size already.
+    pub early: bool,
+}
+
 /// An image's size and bitmaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// Size in bytes.
     pub size_bytes: u64,
+    /// What was announced and is not ended; sets of granules reach to the larger of both sizes.
+    pub resize: Option<Resize>,
     /// By name.
     pub bitmaps: BTreeMap<String, Bitmap>,
 }
 
 impl Bitmap {
-    fn touch(&mut self, flight: &Flight) {
+    /// A write that was let through; `size_bytes`: of the image.
+    fn require(&mut self, offset_bytes: u64, length_bytes: u64, size_bytes: u64) {
+        let within_bytes = match TAIL_IS_KEPT {
+            true => length_bytes,
+            false => length_bytes.min(size_bytes.saturating_sub(offset_bytes)),
+        };
+        self.must.touch(offset_bytes, within_bytes);
+    }
+
+    fn touch(&mut self, flight: &Flight, size_bytes: u64) {
         if flight.length_bytes > 0 {
             if flight.let_through {
-                self.must.touch(flight.offset_bytes, flight.length_bytes);
+                self.require(flight.offset_bytes, flight.length_bytes, size_bytes);
             }
             self.may.touch(flight.offset_bytes, flight.length_bytes);
             let (offset_bytes, length_bytes) = flight.rounded();
@@ -85,7 +111,32 @@ impl Model {
     pub fn new(size_bytes: u64) -> Self {
         Self {
             size_bytes,
+            resize: None,
             bitmaps: BTreeMap::new(),
+        }
+    }
+
+    /// How far sets of granules reach.
+    pub fn extent_bytes(&self) -> u64 {
+        let announced_bytes = self.resize.map_or(0, |resize| resize.to_bytes);
+        self.size_bytes.max(announced_bytes)
+    }
+
+    /// The same, with nothing required of an announced tail: it is no part of the disk yet.
+    #[must_use]
+    pub fn without_tail(&self) -> Self {
+        let mut new = self.clone();
+        for bitmap in new.bitmaps.values_mut() {
+            bitmap.must = bitmap.must.resized(self.size_bytes);
+        }
+        new
+    }
+
+    /// How far a guest may write.
+    pub fn guest_bytes(&self) -> u64 {
+        match self.resize {
+            Some(resize) if resize.early => resize.to_bytes,
+            _ => self.extent_bytes(),
         }
     }
 
@@ -113,8 +164,9 @@ impl Model {
     /// A write was let through (I1).
     pub fn let_through(&mut self, offset_bytes: u64, length_bytes: u64) {
         self.announce(offset_bytes, length_bytes);
+        let size_bytes = self.size_bytes;
         for bitmap in self.recording() {
-            bitmap.must.touch(offset_bytes, length_bytes);
+            bitmap.require(offset_bytes, length_bytes, size_bytes);
         }
     }
 
@@ -133,7 +185,8 @@ impl Model {
         all_dirty: bool,
         flights: &[Flight],
     ) {
-        let mut set = Granules::none(granularity_bytes, self.size_bytes);
+        let size_bytes = self.size_bytes;
+        let mut set = Granules::none(granularity_bytes, self.extent_bytes());
         if all_dirty {
             set.touch(0, self.size_bytes);
         }
@@ -147,31 +200,38 @@ impl Model {
             may: set,
         };
         if recording {
-            flights.iter().for_each(|flight| bitmap.touch(flight));
+            flights
+                .iter()
+                .for_each(|flight| bitmap.touch(flight, size_bytes));
         }
         self.bitmaps.insert(name.to_owned(), bitmap);
     }
 
     /// Recording is turned on or off.
     pub fn set_recording(&mut self, name: &str, recording: bool, flights: &[Flight]) {
+        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(name)
             && bitmap.recording != recording
         {
             bitmap.recording = recording;
             if recording {
-                flights.iter().for_each(|flight| bitmap.touch(flight));
+                flights
+                    .iter()
+                    .for_each(|flight| bitmap.touch(flight, size_bytes));
             }
         }
     }
 
     /// The bits go, but for those of writes in flight.
     pub fn clear(&mut self, name: &str, flights: &[Flight]) {
-        let size_bytes = self.size_bytes;
+        let (size_bytes, extent_bytes) = (self.size_bytes, self.extent_bytes());
         if let Some(bitmap) = self.usable(name) {
-            bitmap.must = Granules::none(bitmap.granularity_bytes, size_bytes);
+            bitmap.must = Granules::none(bitmap.granularity_bytes, extent_bytes);
             bitmap.may = bitmap.must.clone();
             if bitmap.recording {
-                flights.iter().for_each(|flight| bitmap.touch(flight));
+                flights
+                    .iter()
+                    .for_each(|flight| bitmap.touch(flight, size_bytes));
             }
         }
     }
@@ -182,25 +242,31 @@ impl Model {
             .iter()
             .filter_map(|name| self.usable(name).cloned())
             .collect();
+        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(target) {
             for source in &read {
                 bitmap.must.merge(&source.must);
                 bitmap.may.merge(&source.may);
             }
             if bitmap.recording {
-                flights.iter().for_each(|flight| bitmap.touch(flight));
+                flights
+                    .iter()
+                    .for_each(|flight| bitmap.touch(flight, size_bytes));
             }
         }
     }
 
     /// Bits for another granularity, outwards.
     pub fn set_granularity(&mut self, name: &str, granularity_bytes: u64, flights: &[Flight]) {
+        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(name) {
             bitmap.must = bitmap.must.regranulated(granularity_bytes);
             bitmap.may = bitmap.may.regranulated(granularity_bytes);
             bitmap.granularity_bytes = granularity_bytes;
             if bitmap.recording {
-                flights.iter().for_each(|flight| bitmap.touch(flight));
+                flights
+                    .iter()
+                    .for_each(|flight| bitmap.touch(flight, size_bytes));
             }
         }
     }
@@ -228,16 +294,41 @@ impl Model {
         }
     }
 
-    /// Growing to a size was announced; it may not happen.
-    pub fn announce_resize(&mut self, size_bytes: u64) {
+    /// A whole bitmap's bits are about to be stored or merged: a crash or an error leaves any mixture.
+    pub fn mix_bits(&mut self, name: &str, bits: &Granules, replaces: bool) {
+        if let Some(bitmap) = self.usable(name) {
+            bitmap.may.merge(bits);
+            if replaces {
+                bitmap.must = bitmap.must.common(bits);
+            }
+        }
+    }
+
+    /// They are there. Nothing is required of an announced tail: the bitmap may not reach there.
+    pub fn exchange_bits(&mut self, name: &str, bits: &Granules, replaces: bool) {
+        let (size_bytes, extent_bytes) = (self.size_bytes, self.extent_bytes());
+        if let Some(bitmap) = self.usable(name) {
+            let required = bits.resized(size_bytes).resized(extent_bytes);
+            if replaces {
+                bitmap.must = required;
+                bitmap.may = bits.clone();
+            } else {
+                bitmap.must.merge(&required);
+                bitmap.may.merge(bits);
+            }
+        }
+    }
+
+    /// A resize was announced; it may not happen. The tail may be dirty, and with it the granule that holds the old end.
+    pub fn announce_resize(&mut self, to_bytes: u64, early: bool) {
         let old_bytes = self.size_bytes;
-        if size_bytes > old_bytes {
-            for bitmap in self.recording() {
-                let last = bitmap.granularity_bytes;
-                // Aligned, the old end belongs to a granule that a shrink cuts off again.
-                if !old_bytes.is_multiple_of(last) {
-                    bitmap.may.touch(old_bytes - 1, 1);
-                }
+        self.resize = Some(Resize { to_bytes, early });
+        let extent_bytes = self.extent_bytes();
+        for bitmap in self.bitmaps.values_mut() {
+            bitmap.must = bitmap.must.resized(extent_bytes);
+            bitmap.may = bitmap.may.resized(extent_bytes);
+            if bitmap.is_recording() {
+                bitmap.may.touch(old_bytes, extent_bytes - old_bytes);
             }
         }
     }
@@ -246,10 +337,11 @@ impl Model {
     #[must_use]
     pub fn at_size(&self, size_bytes: u64) -> Self {
         let mut new = self.clone();
-        if size_bytes == self.size_bytes {
+        new.resize = None;
+        new.size_bytes = size_bytes;
+        if size_bytes == self.extent_bytes() && size_bytes == self.size_bytes {
             return new;
         }
-        new.size_bytes = size_bytes;
         for bitmap in new.bitmaps.values_mut() {
             bitmap.must = bitmap.must.resized(size_bytes);
             bitmap.may = bitmap.may.resized(size_bytes);

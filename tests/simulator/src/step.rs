@@ -41,8 +41,16 @@ pub enum Step {
     Mark(usize, u64, u64),
     /// Name, bytes of user data; none.
     UserData(usize, Option<usize>),
+    /// Name, seed of the bits: all of them are added, laid out as in the bitmap file.
+    MergeBits(usize, u64),
+    /// Name, seed of the bits or none for zeros: all of them are replaced. Only while no write is in flight.
+    StoreBits(usize, Option<u64>),
     /// New size in sectors, and whether the data image follows.
     Resize(u64, bool),
+    /// The first half of one, and whether the data image follows at once.
+    BeginResize(u64, bool),
+    /// The second half.
+    EndResize(ResizeEnd),
     /// A clean close and a new begin with durability process, or close.
     Reopen(bool),
     /// A clean close, and a new begin without another open.
@@ -53,6 +61,18 @@ pub enum Step {
     Kill,
     /// The power goes; the host starts again.
     Cut(u64),
+}
+
+/// The size at which a resize ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResizeEnd {
+    /// What was announced.
+    Announced,
+    /// That before.
+    Old,
+    /// So many sectors.
+    Other(u64),
 }
 
 /// What somebody does to an image's files while it is closed.
@@ -139,6 +159,22 @@ fn foreign() -> impl Strategy<Value = Foreign> {
     ]
 }
 
+fn resize_end() -> impl Strategy<Value = ResizeEnd> {
+    prop_oneof![
+        3 => Just(ResizeEnd::Announced),
+        1 => Just(ResizeEnd::Old),
+        2 => sectors().prop_map(ResizeEnd::Other),
+    ]
+}
+
+fn exchange() -> impl Strategy<Value = Step> {
+    let seed = prop::option::weighted(0.7, any::<u64>());
+    prop_oneof![
+        (name(), any::<u64>()).prop_map(|(name, seed)| Step::MergeBits(name, seed)),
+        (name(), seed).prop_map(|(name, seed)| Step::StoreBits(name, seed)),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let add = (
         name(),
@@ -161,6 +197,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name(), offset(), length()).prop_map(|(name, offset, length)| Step::Mark(name, offset, length)),
         2 => (name(), user_data()).prop_map(|(name, length)| Step::UserData(name, length)),
         2 => (sectors(), prop::bool::weighted(0.8)).prop_map(|(size, done)| Step::Resize(size, done)),
+        2 => exchange(),
+        3 => (sectors(), any::<bool>()).prop_map(|(size, early)| Step::BeginResize(size, early)),
+        2 => resize_end().prop_map(Step::EndResize),
         2 => prop::bool::weighted(0.8).prop_map(Step::Reopen),
         1 => Just(Step::Reactivate),
         1 => (foreign(), any::<bool>()).prop_map(|(how, vouched)| Step::Foreign(how, vouched)),

@@ -10,7 +10,7 @@ use crate::found::{Allowed, Found};
 use crate::judge::{DESCRIPTOR, Expectation, Session, data_bytes, reopen, reopen_vouching};
 use crate::model::Model;
 use crate::outcome::Outcome;
-use crate::step::{Foreign, Setup};
+use crate::step::{Foreign, ResizeEnd, Setup};
 use crate::violation::Violation;
 
 /// Files of somebody else, under names that the engine thinks of first.
@@ -164,6 +164,7 @@ impl Run<'_> {
 
     /// The caller ends its writes and flushes the data image, then closes.
     fn close(&mut self) -> Held {
+        self.end_resize(ResizeEnd::Announced)?;
         while !self.flights.is_empty() {
             let (ticket, _) = self.flights.remove(0);
             if let Some(image) = &self.image {

@@ -5,9 +5,13 @@
 //! | --- | --- |
 //! | `mod.rs` | calls of the engine: what may be found during one, and after it |
 //! | `steps.rs` | what each step does |
+//! | `bits.rs` | bits of a whole bitmap, stored and merged |
+//! | `resize.rs` | resizes, with other steps between begin and end |
 //! | `life.rs` | create, close, reopen, crashes that the sequence goes on after |
 
+mod bits;
 mod life;
+mod resize;
 mod steps;
 
 use std::path::PathBuf;
@@ -275,8 +279,8 @@ impl Run<'_> {
             lost: self.is_excused,
             lacking: false,
         };
-        Found::in_image(image)?
-            .compare(&self.model, allowed)
+        Found::in_resized(image, self.model.extent_bytes())?
+            .compare(&self.model.without_tail(), allowed)
             .map_err(|violation| violation.within("in memory"))
     }
 

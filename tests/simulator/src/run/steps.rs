@@ -79,7 +79,11 @@ impl Run<'_> {
                 )
             }
             Step::Foreign(how, vouched) => self.foreign(how, vouched),
+            Step::MergeBits(name, seed) => self.merge_bits(NAMES[name], seed),
+            Step::StoreBits(name, seed) => self.store_bits(NAMES[name], seed),
             Step::Resize(sectors, follows) => self.resize(sectors * 512, follows),
+            Step::BeginResize(sectors, early) => self.begin_resize(sectors * 512, early),
+            Step::EndResize(end) => self.end_resize(end),
             Step::Reopen(process) => self.reopen_after_close(process, true),
             Step::Reactivate => self.reopen_after_close(self.is_process, false),
             Step::Kill => self.crash(crate::outcome::Outcome::Kill),
@@ -101,7 +105,7 @@ impl Run<'_> {
     }
 
     /// A call that must fail and change nothing.
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         kind: ErrorKind,
         call: impl FnOnce(&Image) -> qbm_core::Result<()>,
@@ -208,8 +212,9 @@ impl Run<'_> {
     }
 
     fn begin(&mut self, offset: u64, length_bytes: u64) -> Held {
-        let offset_bytes = offset % self.model.size_bytes;
-        let length_bytes = length_bytes.min(self.model.size_bytes - offset_bytes);
+        let guest_bytes = self.model.guest_bytes();
+        let offset_bytes = offset % guest_bytes;
+        let length_bytes = length_bytes.min(guest_bytes - offset_bytes);
         self.announce(offset_bytes, length_bytes);
         let expectation = self.expect([]);
         let begun = self.call(&expectation, |run| {
@@ -258,61 +263,11 @@ impl Run<'_> {
         Ok(waited.is_ok())
     }
 
-    fn end(&mut self, index: usize) -> Held {
+    pub(super) fn end(&mut self, index: usize) -> Held {
         let (ticket, _) = self.flights.remove(index);
         if let Some(image) = &self.image {
             image.end_write(ticket);
         }
         Ok(())
-    }
-
-    fn resize(&mut self, size_bytes: u64, follows: bool) -> Held {
-        let old_bytes = self.model.size_bytes;
-        if size_bytes < old_bytes && !self.flights.is_empty() {
-            return Ok(()); // The driver's caller drains first.
-        }
-        let models = self.on_disk.iter_mut().chain([&mut self.model]);
-        models.for_each(|model| model.announce_resize(size_bytes));
-        let expectation = self.expect([]);
-        let begun = self.call(&expectation, |run| {
-            run.image
-                .as_ref()
-                .map(|image| image.begin_resize(size_bytes))
-        })?;
-        let begun = begun.expect("steps are run on an open image");
-        self.adopt_losses();
-        if let Err(error) = begun {
-            self.allow(&error)?;
-            return self.explore_now(self.expect([]));
-        }
-        let actual_bytes = if follows { size_bytes } else { old_bytes };
-        if follows {
-            self.explore_now(self.expect([]))?;
-            self.disk.guest_resize(&self.data, size_bytes);
-        }
-        self.explore_now(self.expect([]))?;
-        let expectation = self.expect([]);
-        let ended = self.call(&expectation, |run| {
-            run.image
-                .as_ref()
-                .map(|image| image.end_resize(actual_bytes))
-        })?;
-        let models = self.on_disk.iter_mut().chain([&mut self.model]);
-        models.for_each(|model| *model = model.at_size(actual_bytes));
-        match ended.expect("steps are run on an open image") {
-            Ok(()) => {
-                self.on_disk = vec![self.model.clone()];
-                self.tail_from = None;
-            }
-            Err(error) => {
-                self.allow(&error)?;
-                self.tail_from = Some(self.tail_from.unwrap_or(old_bytes).min(old_bytes));
-            }
-        }
-        self.adopt_losses();
-        if !self.is_faulty {
-            self.on_disk = vec![self.model.clone()];
-        }
-        self.explore_now(self.expect([]))
     }
 }
