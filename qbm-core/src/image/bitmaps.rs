@@ -129,7 +129,7 @@ impl Image {
         let granularity = Granularity::new(granularity_bytes)
             .map_err(|error| error.within(format_args!("bitmap {}: granularity", quoted(name))))?;
         let active = self.writable(state)?;
-        caps::bits_count(active.size_bytes, granularity_bytes)
+        caps::bits_count(active.bitmap_size_bytes(), granularity_bytes)
             .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
         if state.descriptor.has_name(name) {
             return Err(Error::new(
@@ -191,7 +191,7 @@ impl Image {
         let mut state = self.lock();
         let granularity = self.check_addable(&state, name, granularity_bytes)?;
         let active = self.writable(&state)?;
-        let bits_count = caps::bits_count(active.size_bytes, granularity_bytes)?;
+        let bits_count = caps::bits_count(active.bitmap_size_bytes(), granularity_bytes)?;
         let durability = active.durability;
         let made = names::create_beside(&*self.storage, &self.path, Some(name), "bitmap")?;
         let created = Recorder::create(&made.path, made.file, granularity, bits_count, durability);

@@ -214,10 +214,13 @@ fn load_one(
     .map_err(wrong_size)?;
     // Without a crash the file is as it was closed, whatever became of the disk; with one, of two lengths the shorter
     // may be cut off what the disk still has.
-    let known_bytes = if trusted.crashed {
-        recorded_bytes.min(size_bytes)
-    } else {
-        recorded_bytes
+    let has_followed =
+        trusted.resize_to_bytes == Some(size_bytes) && length_bytes == file_bytes(size_bytes)?;
+    let known_bytes = match trusted.crashed {
+        // Bits of the tail are there already, of writes that came before the resize had ended.
+        true if has_followed => size_bytes,
+        true => recorded_bytes.min(size_bytes),
+        false => recorded_bytes,
     };
     if length_bytes < file_bytes(known_bytes)? {
         return Err(wrong_size(format!(

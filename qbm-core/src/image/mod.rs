@@ -110,6 +110,12 @@ impl Active {
         }
     }
 
+    /// The size that a bitmap is made for: of a resize under way the larger one, for the tail may be written before its end.
+    fn bitmap_size_bytes(&self) -> u64 {
+        let announced_bytes = self.on_record.resize_to_bytes.unwrap_or(0);
+        self.size_bytes.max(announced_bytes)
+    }
+
     fn recorder(&self, name: &str) -> Option<&Arc<Recorder>> {
         self.loaded
             .iter()

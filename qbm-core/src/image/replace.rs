@@ -71,7 +71,7 @@ impl Image {
         from: &[Arc<Recorder>],
     ) -> Result<()> {
         let active = self.writable(state)?;
-        let bits_count = caps::bits_count(active.size_bytes, granularity.bytes())
+        let bits_count = caps::bits_count(active.bitmap_size_bytes(), granularity.bytes())
             .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
         let durability = active.durability;
         let made = names::create_beside(&*self.storage, &self.path, Some(name), "bitmap")?;

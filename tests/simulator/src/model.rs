@@ -17,10 +17,6 @@ use crate::granules::Granules;
 /// The engine remembers writes in flight in units of this many bytes.
 const FLIGHT_UNIT_BYTES: u64 = 64 << 10;
 
-/// Whether a write into an announced tail stays in a bitmap that stops recording before the resize is ended. The engine
-/// does not keep it in bitmaps that were made or replaced since the announcement, nor over a crash.
-const TAIL_IS_KEPT: bool = false;
-
 /// One bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitmap {
@@ -81,19 +77,15 @@ pub struct Model {
 }
 
 impl Bitmap {
-    /// A write that was let through; `size_bytes`: of the image.
-    fn require(&mut self, offset_bytes: u64, length_bytes: u64, size_bytes: u64) {
-        let within_bytes = match TAIL_IS_KEPT {
-            true => length_bytes,
-            false => length_bytes.min(size_bytes.saturating_sub(offset_bytes)),
-        };
-        self.must.touch(offset_bytes, within_bytes);
+    /// A write that was let through.
+    fn require(&mut self, offset_bytes: u64, length_bytes: u64) {
+        self.must.touch(offset_bytes, length_bytes);
     }
 
-    fn touch(&mut self, flight: &Flight, size_bytes: u64) {
+    fn touch(&mut self, flight: &Flight) {
         if flight.length_bytes > 0 {
             if flight.let_through {
-                self.require(flight.offset_bytes, flight.length_bytes, size_bytes);
+                self.require(flight.offset_bytes, flight.length_bytes);
             }
             self.may.touch(flight.offset_bytes, flight.length_bytes);
             let (offset_bytes, length_bytes) = flight.rounded();
@@ -164,9 +156,8 @@ impl Model {
     /// A write was let through (I1).
     pub fn let_through(&mut self, offset_bytes: u64, length_bytes: u64) {
         self.announce(offset_bytes, length_bytes);
-        let size_bytes = self.size_bytes;
         for bitmap in self.recording() {
-            bitmap.require(offset_bytes, length_bytes, size_bytes);
+            bitmap.require(offset_bytes, length_bytes);
         }
     }
 
@@ -185,10 +176,9 @@ impl Model {
         all_dirty: bool,
         flights: &[Flight],
     ) {
-        let size_bytes = self.size_bytes;
         let mut set = Granules::none(granularity_bytes, self.extent_bytes());
         if all_dirty {
-            set.touch(0, self.size_bytes);
+            set.touch(0, self.extent_bytes());
         }
         let mut bitmap = Bitmap {
             recording,
@@ -200,38 +190,31 @@ impl Model {
             may: set,
         };
         if recording {
-            flights
-                .iter()
-                .for_each(|flight| bitmap.touch(flight, size_bytes));
+            flights.iter().for_each(|flight| bitmap.touch(flight));
         }
         self.bitmaps.insert(name.to_owned(), bitmap);
     }
 
     /// Recording is turned on or off.
     pub fn set_recording(&mut self, name: &str, recording: bool, flights: &[Flight]) {
-        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(name)
             && bitmap.recording != recording
         {
             bitmap.recording = recording;
             if recording {
-                flights
-                    .iter()
-                    .for_each(|flight| bitmap.touch(flight, size_bytes));
+                flights.iter().for_each(|flight| bitmap.touch(flight));
             }
         }
     }
 
     /// The bits go, but for those of writes in flight.
     pub fn clear(&mut self, name: &str, flights: &[Flight]) {
-        let (size_bytes, extent_bytes) = (self.size_bytes, self.extent_bytes());
+        let extent_bytes = self.extent_bytes();
         if let Some(bitmap) = self.usable(name) {
             bitmap.must = Granules::none(bitmap.granularity_bytes, extent_bytes);
             bitmap.may = bitmap.must.clone();
             if bitmap.recording {
-                flights
-                    .iter()
-                    .for_each(|flight| bitmap.touch(flight, size_bytes));
+                flights.iter().for_each(|flight| bitmap.touch(flight));
             }
         }
     }
@@ -242,31 +225,25 @@ impl Model {
             .iter()
             .filter_map(|name| self.usable(name).cloned())
             .collect();
-        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(target) {
             for source in &read {
                 bitmap.must.merge(&source.must);
                 bitmap.may.merge(&source.may);
             }
             if bitmap.recording {
-                flights
-                    .iter()
-                    .for_each(|flight| bitmap.touch(flight, size_bytes));
+                flights.iter().for_each(|flight| bitmap.touch(flight));
             }
         }
     }
 
     /// Bits for another granularity, outwards.
     pub fn set_granularity(&mut self, name: &str, granularity_bytes: u64, flights: &[Flight]) {
-        let size_bytes = self.size_bytes;
         if let Some(bitmap) = self.usable(name) {
             bitmap.must = bitmap.must.regranulated(granularity_bytes);
             bitmap.may = bitmap.may.regranulated(granularity_bytes);
             bitmap.granularity_bytes = granularity_bytes;
             if bitmap.recording {
-                flights
-                    .iter()
-                    .for_each(|flight| bitmap.touch(flight, size_bytes));
+                flights.iter().for_each(|flight| bitmap.touch(flight));
             }
         }
     }

@@ -5,10 +5,6 @@ use super::{Held, Run};
 use crate::judge::data_bytes;
 use crate::step::ResizeEnd;
 
-/// Whether a resize ends at a size that nobody announced where operations fail, too. The engine does not follow yet when
-/// it cannot put that size on record.
-const THIRD_SIZE_WITH_FAULTS: bool = false;
-
 impl Run<'_> {
     pub(super) fn resize(&mut self, size_bytes: u64, follows: bool) -> Held {
         self.begin_resize(size_bytes, false)?;
@@ -59,9 +55,6 @@ impl Run<'_> {
         let actual_bytes = match end {
             ResizeEnd::Announced => resize.to_bytes,
             ResizeEnd::Old => old_bytes,
-            ResizeEnd::Other(_) if self.fault.is_some() && !THIRD_SIZE_WITH_FAULTS => {
-                resize.to_bytes
-            }
             ResizeEnd::Other(sectors) => sectors * 512,
         };
         let before_bytes = data_bytes(&self.disk, &self.data);
