@@ -77,7 +77,9 @@ impl Disk {
         let mut content = lock(&file.content);
         let room = content.length_bytes.saturating_sub(offset_bytes);
         let length = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
-        content.write(offset_bytes, &data[..length]);
+        if length > 0 {
+            content.write(offset_bytes, &data[..length]);
+        }
     }
 
     /// A file's content; `None` if there is none, or if it is larger than any descriptor.
