@@ -15,8 +15,9 @@ fi
 log=target/sabotage/log
 mkdir -p target/sabotage
 
-# Builds the test with one sabotage (none: an empty name), in a target directory of its own, and runs it. A wrapper for
-# rustc of each name, so that cargo builds our own crates anew for each, and the libraries they use once for all.
+# Builds the simulator with one sabotage (none: an empty name), in a target directory of its own, and runs it from its
+# first seed on, to so many crash points at most. A wrapper for rustc of each name, so that cargo builds our own crates
+# anew for each, and the libraries they use once for all.
 simulate() {
     local wrapper=$PWD/target/sabotage/rustc-$1
     local flags=''
@@ -24,13 +25,13 @@ simulate() {
     printf '#!/bin/sh\nexec "$@" %s\n' "$flags" > "$wrapper"
     chmod +x "$wrapper"
     CARGO_TARGET_DIR=target/sabotage RUSTC_WORKSPACE_WRAPPER=$wrapper \
-        cargo test --locked --quiet -p qbm-simulator --test crash_points -- --nocapture > "$log" 2>&1
+        cargo run --locked --quiet -p qbm-simulator -- --seed 1 --crash-points "$2" > "$log" 2>&1
 }
 
 wrong=0
 printf '%-30s %s\n' sabotage noticed
 for name in "${names[@]}"; do
-    if simulate "$name"; then
+    if simulate "$name" 3000000; then
         verdict='NOT NOTICED'
         wrong=1
     elif verdict=$(grep -m 1 -oE 'violated I[0-9]: .*' "$log"); then
@@ -42,7 +43,7 @@ for name in "${names[@]}"; do
     printf '%-30s %s\n' "$name" "$verdict"
     [ $wrong -eq 0 ] || cp "$log" "target/sabotage/$name.log"
 done
-if simulate ''; then
+if simulate '' 200000; then
     printf '%-30s %s\n' '(none)' "$(grep -m 1 'crash points' "$log")"
 else
     printf '%-30s %s\n' '(none)' "FAILED: $(grep -m 1 -E 'violated|^error|panicked' "$log" || echo "see $log")"
