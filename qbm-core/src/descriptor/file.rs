@@ -69,8 +69,8 @@ fn replacement_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
 /// What is in a replacement, without its header; `None` for a file that is not there or somebody else's.
 ///
 /// An empty file is taken for one that a crash left before its first byte. A header that a power cut tore has zeros where
-/// bytes are missing; a replacement with such a one is ours, and says nothing. A file that cannot be read for now may be
-/// ours: that is an error.
+/// bytes are missing; a replacement with such a one is ours, and says nothing. A file that fails to be
+/// read may be ours: that is an error.
 fn read_own(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match storage.open(path, Access::Read) {
         Ok(file) => file,
@@ -295,7 +295,7 @@ impl DescriptorFile {
             return Ok(());
         }
         let (text, standing) = self.read_whole(storage)?;
-        let leftovers = self.leftovers(storage)?;
+        let leftovers = self.leftovers(storage, &text)?;
         // A text that looks whole may be so in the page cache only: whoever left a replacement did not get to know that it
         // is durable. Only once it is, replacements may go.
         if standing == Standing::Torn
@@ -312,11 +312,10 @@ impl DescriptorFile {
         Ok(())
     }
 
-    /// Replacements that a crash left. What the descriptor names is none, whatever it looks like.
-    pub(crate) fn leftovers(&self, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
+    /// Replacements that a crash left. What `text`, the one that counts, names is none, whatever it looks like.
+    pub(crate) fn leftovers(&self, storage: &dyn Storage, text: &[u8]) -> Result<Vec<PathBuf>> {
         let mut leftovers = Vec::new();
-        let text = self.read_whole(storage)?.0;
-        let named = Descriptor::parse(&text).map(|descriptor| descriptor.all_files());
+        let named = Descriptor::parse(text).map(|descriptor| descriptor.all_files());
         let named: Vec<PathBuf> = named
             .unwrap_or_default()
             .iter()

@@ -203,8 +203,8 @@ impl Image {
             .collect()
     }
 
-    /// What can be seen of the data image's modification time. That it cannot be looked at for now is an error: it says
-    /// nothing of the bitmaps.
+    /// What can be seen of the data image's modification time. A failure to look at it is an error: it says nothing of the
+    /// bitmaps.
     pub(super) fn modified(&self, descriptor: &Descriptor, given: &DataPath) -> Result<Modified> {
         let Some(path) = self.data_path(descriptor, given) else {
             return Ok(Modified::Unknown);

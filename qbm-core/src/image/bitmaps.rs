@@ -57,7 +57,7 @@ fn describe_inconsistent(entry: &InconsistentEntry) -> BitmapInfo {
 }
 
 /// The loaded bitmap of a name.
-pub(super) fn active_recorder(state: &State, name: &str) -> Option<Arc<Recorder>> {
+fn active_recorder(state: &State, name: &str) -> Option<Arc<Recorder>> {
     let active = state.active.as_ref()?;
     active.recorder(name).cloned()
 }
@@ -331,9 +331,13 @@ impl Image {
     /// the bitmap meanwhile.
     fn change_bits(&self, name: &str, change: impl FnOnce(&Recorder) -> Result<()>) -> Result<()> {
         let state = self.lock();
-        self.writable(&state)?;
-        let recorder = active_recorder(&state, name);
-        change(&*recorder.ok_or_else(|| self.no_such_bitmap(name))?)
+        change(&*self.loaded_in(&state, name)?)
+    }
+
+    /// A loaded bitmap of an image that is open for writing.
+    pub(super) fn loaded_in(&self, state: &State, name: &str) -> Result<Arc<Recorder>> {
+        self.writable(state)?;
+        active_recorder(state, name).ok_or_else(|| self.no_such_bitmap(name))
     }
 
     /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.

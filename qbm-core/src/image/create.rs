@@ -57,7 +57,9 @@ impl Image {
         let result = fill(storage, path, &file, size_bytes, options);
         if result.is_err() && is_new {
             // The error that led here is the one to tell.
-            for leftover in file.leftovers(storage).unwrap_or_default() {
+            let text = file.read_whole(storage).map(|(text, _)| text);
+            let leftovers = text.and_then(|text| file.leftovers(storage, &text));
+            for leftover in leftovers.unwrap_or_default() {
                 let _ = storage.remove(&leftover);
             }
             let _ = storage.remove(path);

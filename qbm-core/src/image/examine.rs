@@ -47,7 +47,8 @@ impl Image {
 
     /// The descriptor's text, its replacements and what they say of themselves.
     fn examine_text(&self, state: &State, findings: &mut Vec<Finding>) -> Result<()> {
-        match state.file.read_whole(&*self.storage)?.1 {
+        let (text_that_counts, standing) = state.file.read_whole(&*self.storage)?;
+        match standing {
             Standing::Whole => {}
             Standing::Torn => {
                 let text = "a crash tore the descriptor's text; its replacement is whole";
@@ -59,7 +60,7 @@ impl Image {
                 findings.push(Finding::new(FindingKind::EditedDescriptor, text));
             }
         }
-        for path in state.file.leftovers(&*self.storage)? {
+        for path in state.file.leftovers(&*self.storage, &text_that_counts)? {
             let text = format!(
                 "file {} is left of a change of the descriptor",
                 quoted(path.display())

@@ -2,7 +2,6 @@
 //! What may be done to a bitmap besides recording: its name, its user data, ranges marked by hand.
 
 use super::Image;
-use super::bitmaps::active_recorder;
 use crate::caps;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -107,7 +106,7 @@ impl Image {
     pub fn mark_dirty(&self, name: &str, offset_bytes: u64, length_bytes: u64) -> Result<()> {
         // Under the lock: another operation may be about to replace the recorder.
         let mut state = self.lock();
-        let recorder = active_recorder(&state, name).ok_or_else(|| self.no_such_bitmap(name))?;
+        let recorder = self.loaded_in(&state, name)?;
         let size_bytes = self.writable(&state)?.size_bytes;
         if offset_bytes
             .checked_add(length_bytes)

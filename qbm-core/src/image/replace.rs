@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use super::bitmaps::active_recorder;
 use super::{Image, Pending, State, names};
 use crate::bits::Granularity;
 use crate::caps;
@@ -54,13 +53,6 @@ impl Image {
         let mut state = self.lock();
         let old = self.loaded_in(&state, name)?;
         self.replace_bits(&mut state, name, granularity, &[old])
-    }
-
-    /// A loaded bitmap of an image that is open for writing.
-    fn loaded_in(&self, state: &State, name: &str) -> Result<Arc<Recorder>> {
-        self.writable(state)?;
-        let recorder = active_recorder(state, name);
-        recorder.ok_or_else(|| self.no_such_bitmap(name))
     }
 
     fn replace_bits(
