@@ -235,6 +235,15 @@ fn a_child_keeps_the_locks_until_it_closes() {
     close(disk.active());
 }
 
+/// Ends the threads, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_child_does_not_hang_on_what_another_thread_held() {
     let _alone = alone();
@@ -252,6 +261,7 @@ fn a_child_does_not_hang_on_what_another_thread_held() {
                 }
             });
         }
+        let _ends = Ends(&done);
         for _ in 0..100 {
             let errno = in_child(|| {
                 let image = address as *mut qbm_image;
@@ -268,7 +278,6 @@ fn a_child_does_not_hang_on_what_another_thread_held() {
             });
             assert_eq!(errno, libc::ECHILD);
         }
-        done.store(true, Ordering::Relaxed);
     });
     close(image);
 }

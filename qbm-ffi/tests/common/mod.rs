@@ -101,13 +101,9 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self::of_size(SIZE)
-    }
-
-    pub(crate) fn of_size(size_bytes: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = c_path(&directory.path().join("x.qbm"));
-        assert_eq!(create(&path, size_bytes, &mut error()), 0);
+        assert_eq!(create(&path, SIZE, &mut error()), 0);
         Self { directory, path }
     }
 
@@ -192,4 +188,17 @@ pub(crate) fn info(image: *mut qbm_image, name: &CStr) -> Result<qbm_bitmap_info
     // SAFETY: `image` is open; the rest lives.
     let result = unsafe { qbm_bitmap_find(image, name.as_ptr(), &mut info, ptr::null_mut()) };
     if result < 0 { Err(-result) } else { Ok(info) }
+}
+
+/// Leaves `room_bytes` in the descriptor of what users may fill, less what a session takes.
+pub(crate) fn fill(disk: &Disk, room_bytes: usize) {
+    let text = std::fs::read_to_string(disk.descriptor()).unwrap();
+    let limit = (16 << 20) - (2 << 20);
+    let filler = "x".repeat(limit - text.len() - room_bytes);
+    let filled = text.replacen(
+        '{',
+        &format!("{{\"ext-soft-test-filler\": \"{filler}\","),
+        1,
+    );
+    std::fs::write(disk.descriptor(), filled).unwrap();
 }
