@@ -9,6 +9,7 @@
 //! | `version` | version, probing |
 //! | `create`, `open` | making, opening, activating, closing an image |
 //! | `bitmaps` | listing, adding, removing bitmaps; their bits |
+//! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
 //! | `writes` | before and after guest data moves |
 //! | `resize` | before and after the data image is resized |
 #![warn(unsafe_op_in_unsafe_fn)]
@@ -20,6 +21,7 @@
 mod args;
 mod bitmaps;
 mod call;
+mod copy;
 mod create;
 mod error;
 mod image;
@@ -29,6 +31,7 @@ mod version;
 mod writes;
 
 pub use bitmaps::*;
+pub use copy::*;
 pub use create::*;
 pub use error::*;
 pub use image::*;
