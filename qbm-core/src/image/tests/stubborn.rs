@@ -14,7 +14,7 @@ use crate::storage::{Access, FileId, LockMode, Metadata, StorageFile};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-struct Moods {
+pub(super) struct Moods {
     /// Writes to bitmap files arrive in part, then fail.
     tears_writes: bool,
     /// Syncs of bitmap files wait until this is over.
@@ -22,16 +22,19 @@ struct Moods {
     syncs_held: usize,
     /// A held sync lost its patience.
     gave_up: bool,
+    /// The descriptor's text arrives, then its sync fails.
+    pub(super) fails_descriptor_syncs: bool,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Stubborn(Arc<(Mutex<Moods>, Condvar)>);
+pub(super) struct Stubborn(Arc<(Mutex<Moods>, Condvar)>);
 
 #[derive(Debug)]
 struct StubbornFile {
     disk: Stubborn,
     file: Box<dyn StorageFile>,
     is_bitmap: bool,
+    is_descriptor: bool,
 }
 
 impl Stubborn {
@@ -39,7 +42,7 @@ impl Stubborn {
         self.0.0.lock().unwrap()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Moods)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Moods)) {
         change(&mut self.moods());
         self.0.1.notify_all();
     }
@@ -57,10 +60,11 @@ impl Stubborn {
             disk: self.clone(),
             file,
             is_bitmap: path.extension().is_some_and(|suffix| suffix == "bitmap"),
+            is_descriptor: path.extension().is_some_and(|suffix| suffix == "qbm"),
         })
     }
 
-    fn image(&self, disk: &Disk) -> Image {
+    pub(super) fn image(&self, disk: &Disk) -> Image {
         let storage = Arc::new(self.clone());
         let image = Image::open(storage, &disk.path, OpenOptions::default()).unwrap();
         let activation = Activation {
@@ -133,6 +137,9 @@ impl StorageFile for StubbornFile {
             if !self.disk.wait_while(|moods| moods.holds_syncs) {
                 self.disk.change(|moods| moods.gave_up = true);
             }
+        }
+        if self.is_descriptor && self.disk.moods().fails_descriptor_syncs {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         self.file.sync_data()
     }
