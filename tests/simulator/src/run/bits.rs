@@ -36,6 +36,11 @@ impl Run<'_> {
                 exchange(image, name, length_bytes, replaces, Some(&[]))
             });
         };
+        if replaces && bitmap.frozen.is_some() {
+            return self.refused(ErrorKind::Busy, |image| {
+                exchange(image, name, length_bytes, replaces, Some(&[]))
+            });
+        }
         let granularity_bytes = bitmap.granularity_bytes;
         let none = Granules::none(granularity_bytes, length_bytes);
         let given = seed.map(|seed| random_bits(seed, none.bits().len()));
