@@ -210,3 +210,37 @@ fn what_a_clean_close_made_durable_is_not_synced_again() {
     image.inactivate().unwrap();
     assert_eq!(stubborn.moods().syncs_held, 0);
 }
+
+#[test]
+fn what_is_marked_is_found_whichever_text_a_crash_brings_back() {
+    // After a change that failed, marked and merged bits went to the one file; the other text named the other.
+    type Change = fn(&Image) -> Result<()>;
+    let changes: [Change; 3] = [
+        |image| image.clear_bitmap("b"),
+        |image| image.set_granularity("b", 32768),
+        |image| image.commit_bitmap("b"),
+    ];
+    for recording in [true, false] {
+        for (index, change) in changes.into_iter().enumerate() {
+            let disk = Disk::new(MIB);
+            let stubborn = Stubborn::default();
+            let image = stubborn.image(&disk);
+            image.add_bitmap("b", 65536, recording).unwrap();
+            if index == 2 {
+                image.freeze_bitmap("b").unwrap();
+            }
+            stubborn.change(|moods| moods.fails_descriptor_syncs = true);
+            change(&image).unwrap_err();
+            write(&image, 2 * 65536, 1);
+            image.mark_dirty("b", 3 * 65536, 65536).unwrap();
+            image.merge_bits("b", 0, MIB, &[0x10, 0x80]).unwrap();
+            drop(image); // As a crash does.
+            let image = disk.activated();
+            let granularity_bytes = image.bitmap("b").unwrap().granularity_bytes;
+            let found = dirty(&image, "b", granularity_bytes).into_iter();
+            let found: std::collections::BTreeSet<u64> = found.map(|at| at / 65536).collect();
+            let first = if recording { 2 } else { 3 };
+            assert!(found.into_iter().eq((first..5).chain([15])), "{index}");
+        }
+    }
+}

@@ -258,6 +258,20 @@ impl Recorder {
         }
     }
 
+    /// Records what is dirty in `other`, as [`record`](Self::record) does.
+    pub(crate) fn record_all_of(&self, other: &Self) -> bool {
+        let theirs = other.map.load();
+        let mut next = 0;
+        while let Some(bits) = theirs.next_extent(next) {
+            let (offset_bytes, length_bytes) = other.granularity.bytes_of(bits);
+            if !self.record(offset_bytes, length_bytes) {
+                return false;
+            }
+            next = bits.end;
+        }
+        true
+    }
+
     /// Dirty granules.
     pub(crate) fn count(&self) -> u64 {
         self.map.load().count()

@@ -62,7 +62,11 @@ impl Run<'_> {
         })?;
         match result.expect("steps are run on an open image") {
             Ok(()) => {
-                // Where the disk may have another text, it may name a file that was not written now.
+                // Where the disk may have another text, it may name a file where bits are only added.
+                if !replaces {
+                    let models = self.on_disk.iter_mut();
+                    models.for_each(|model| model.exchange_bits(name, &bits, false));
+                }
                 if self.on_disk.len() == 1 {
                     self.on_disk = vec![exact.clone()];
                 }
