@@ -3,6 +3,7 @@
 
 mod exchange;
 mod file_bits;
+mod in_memory;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,6 +257,20 @@ impl Recorder {
         }
     }
 
+    /// Records what is dirty in `other`, as [`record`](Self::record) does.
+    pub(crate) fn record_all_of(&self, other: &Self) -> bool {
+        let theirs = other.map.load();
+        let mut next = 0;
+        while let Some(bits) = theirs.next_extent(next) {
+            let (offset_bytes, length_bytes) = other.granularity.bytes_of(bits);
+            if !self.record(offset_bytes, length_bytes) {
+                return false;
+            }
+            next = bits.end;
+        }
+        true
+    }
+
     /// Dirty granules.
     pub(crate) fn count(&self) -> u64 {
         self.map.load().count()
@@ -265,7 +280,7 @@ impl Recorder {
     pub(crate) fn dirty_bytes(&self, size_bytes: u64) -> u64 {
         let map = self.map.load();
         let disk = self.granularity.touched(0, size_bytes, map.bits_count());
-        let beyond = map.from_bit(disk.end);
+        let beyond = map.rest(disk.end);
         let granules = map.count().saturating_sub(beyond.count());
         let bytes = granules.saturating_mul(self.granularity.bytes());
         let (_, covered_bytes) = self.granularity.bytes_of(disk);
