@@ -87,6 +87,7 @@ mod tests {
         image.activate(&activation).unwrap();
         let image = Box::into_raw(Box::new(qbm_image {
             image,
+            data: crate::data::Data::default(),
             poisoned: AtomicBool::new(false),
         }));
         // SAFETY: `image` is a handle until it is closed; no error buffer.

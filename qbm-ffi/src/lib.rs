@@ -9,6 +9,7 @@
 //! | `version` | version, probing |
 //! | `create`, `open` | making, opening, activating, closing an image |
 //! | `bitmaps` | listing, adding, removing bitmaps; their bits |
+//! | `data` | reading and writing the data image |
 //! | `writes` | before and after guest data moves |
 //! | `resize` | before and after the data image is resized |
 #![warn(unsafe_op_in_unsafe_fn)]
@@ -21,6 +22,7 @@ mod args;
 mod bitmaps;
 mod call;
 mod create;
+mod data;
 mod error;
 mod image;
 mod open;
@@ -30,6 +32,7 @@ mod writes;
 
 pub use bitmaps::*;
 pub use create::*;
+pub use data::*;
 pub use error::*;
 pub use image::*;
 pub use open::*;
