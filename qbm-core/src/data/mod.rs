@@ -62,7 +62,7 @@ impl DataImage {
             Access::ReadWrite
         };
         let file = OsDataFile::open(&place.path, access)
-            .map_err(|error| Error::io("cannot open data image", &place.path, error))?;
+            .map_err(|error| not_opened(&place.path, error))?;
         Self::activate_file(image, activation, place, Box::new(file))
     }
 
@@ -204,6 +204,13 @@ fn is_read_only(image: &Image, activation: &Activation) -> bool {
 fn disk_size(path: &Path, length_bytes: u64) -> Result<u64> {
     caps::round_image_size(length_bytes)
         .map_err(|error| error.within(format_args!("data image {}", quoted(path.display()))))
+}
+
+fn not_opened(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == IoErrorKind::InvalidInput {
+        return Error::invalid(format!("data image {}: {error}", quoted(path.display())));
+    }
+    Error::io("cannot open data image", path, error)
 }
 
 fn not_locked(path: &Path, error: std::io::Error) -> Error {

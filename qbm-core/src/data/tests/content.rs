@@ -70,13 +70,8 @@ fn more_than_4_gib_at_once() {
 #[test]
 fn the_last_sector_goes_on_behind_the_end_of_the_file() {
     let disk = Disk::new(MIB);
-    fs::File::options()
-        .write(true)
-        .open(disk.file("x.qbm.raw"))
-        .unwrap()
-        .set_len(MIB - 500)
-        .unwrap();
     let (image, data) = disk.begin();
+    data.resize(&image, MIB - 500).unwrap();
     assert_eq!(data.size_bytes(), MIB);
     let mut read = [9; 600];
     data.read(MIB - 600, &mut read).unwrap();

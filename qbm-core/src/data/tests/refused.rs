@@ -9,9 +9,9 @@ fn only_regular_files_and_block_devices() {
     let fifo = disk.file("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (path, errno) in [
-        (fifo, libc::EIO),
+        (fifo, libc::EINVAL),
         (disk.file("."), libc::EISDIR),
-        ("/dev/null".into(), libc::EIO),
+        ("/dev/null".into(), libc::EINVAL),
         (disk.file("none"), libc::ENOENT),
     ] {
         let error = disk.refusal(DataPath::File(path.clone()));
