@@ -13,6 +13,7 @@
 //! | `user_data` | what a bitmap's user keeps with it |
 //! | `extents` | what is dirty: counts, extents, bits |
 //! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
+//! | `data` | reading and writing a raw data image |
 //! | `check`, `report`, `finding` | checking and repairing |
 //! | `writes` | before and after guest data moves, for block drivers |
 //! | `resize` | before and after the data image is resized, for block drivers |
@@ -49,6 +50,8 @@ mod extents;
 
 mod copy;
 
+mod data;
+
 mod check;
 
 mod finding;
@@ -64,6 +67,7 @@ pub use changes::*;
 pub use check::*;
 pub use copy::*;
 pub use create::*;
+pub use data::*;
 pub use error::*;
 pub use extents::*;
 pub use finding::*;

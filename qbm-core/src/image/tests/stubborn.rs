@@ -8,6 +8,7 @@ use std::sync::Condvar;
 use std::time::Duration;
 
 use super::*;
+use crate::DataImage;
 use crate::storage::{Access, FileId, LockMode, Metadata, StorageFile};
 
 /// Long enough for anything that does not wait for somebody else.
@@ -242,5 +243,32 @@ fn what_is_marked_is_found_whichever_text_a_crash_brings_back() {
             let first = if recording { 2 } else { 3 };
             assert!(found.into_iter().eq((first..5).chain([15])), "{index}");
         }
+    }
+}
+
+#[test]
+fn a_write_goes_ahead_without_a_bitmap_that_cannot_record_it_or_not_at_all() {
+    for can_tell in [true, false] {
+        let disk = Disk::new(MIB);
+        let stubborn = Stubborn::default();
+        let storage = Arc::new(stubborn.clone());
+        let image = Image::open(storage, &disk.path, OpenOptions::default()).unwrap();
+        let data = DataImage::activate(&image, &Activation::default()).unwrap();
+        image.add_bitmap("b", 512, true).unwrap();
+        stubborn.change(|moods| moods.tears_writes = true);
+        let place = disk.directory.path();
+        let elsewhere = place.with_extension("elsewhere");
+        if !can_tell {
+            // No descriptor can be written.
+            fs::rename(place, &elsewhere).unwrap();
+        }
+        let written = data.write(&image, 0, b"x");
+        if !can_tell {
+            fs::rename(&elsewhere, place).unwrap();
+        }
+        assert!(image.is_idle());
+        let content = fs::read(disk.file("x.qbm.raw")).unwrap();
+        assert_eq!((written.is_ok(), content[0] == b'x'), (can_tell, can_tell));
+        assert_eq!(inconsistent(&image, "b"), can_tell);
     }
 }
