@@ -12,6 +12,10 @@ work=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}
 trap 'rm -rf "$work"' EXIT
 
 cd "$root"
+cargo test --locked --quiet -p qbm-ffi --features test-hooks --test panics > "$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    exit 1
+}
 cargo rustc --locked --quiet -p qbm-ffi --features c-library,test-hooks --crate-type staticlib
 target=${CARGO_TARGET_DIR:-target}
 # What the static library needs from the system is the same with these features.
