@@ -92,6 +92,16 @@ const CALLS: &[(&str, Call)] = calls! {
     qbm_bitmap_store_bits(NAME.as_ptr(), 0, SIZE, ptr::null(), 0, NO_ERROR);
     qbm_bitmap_merge_bits(NAME.as_ptr(), 0, SIZE, room::<std::ffi::c_void>(), 8, NO_ERROR);
     qbm_bitmap_mark_dirty(NAME.as_ptr(), 0, 1, NO_ERROR);
+    qbm_bitmap_freeze(NAME.as_ptr(), NO_ERROR);
+    qbm_bitmap_checkpoint(NAME.as_ptr(), 0, NO_ERROR);
+    qbm_bitmap_commit(NAME.as_ptr(), NO_ERROR);
+    qbm_bitmap_abort(NAME.as_ptr(), NO_ERROR);
+    qbm_pread(0, 1, room(), NO_ERROR);
+    qbm_pwrite(0, 1, room::<std::ffi::c_void>(), NO_ERROR);
+    qbm_zero(0, 1, 0, NO_ERROR);
+    qbm_discard(0, 1, NO_ERROR);
+    qbm_flush(NO_ERROR);
+    qbm_truncate(SIZE, NO_ERROR);
     qbm_co_truncate_begin(SIZE, NO_ERROR);
     qbm_co_truncate_end(SIZE, NO_ERROR);
 };
