@@ -23,6 +23,8 @@ mod call;
 mod create;
 mod error;
 mod image;
+#[cfg(target_pointer_width = "64")]
+mod layout;
 mod open;
 mod resize;
 mod version;
