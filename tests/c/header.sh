@@ -40,6 +40,9 @@ diff "$work/layout.c.list" "$work/layout.rs.list"
 {
     sed -nE 's/^#define (QBM_[A-Z0-9_]+) (.+)$/CONSTANT(\1, \2)/p' "$header"
     awk '
+        /^ *\/\*$/ { comment = 1 }
+        /^ *\*\/$/ { comment = 0 }
+        comment { next }
         /^typedef struct qbm_[a-z_]+ \{/ { type = $3; print "SIZE(" type ","; next }
         type && /^}/ { type = "" }
         type && /;$/ {
