@@ -7,7 +7,7 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`image`] | an image: create, open, activate, bitmaps, resize, close |
+//! | [`image`] | an image: create, open, activate, bitmaps, freeze, resize, close |
 //! | `tracking` | recording writes before the data moves; writes in flight |
 //! | `descriptor` | the JSON text: parse, write, replace atomically |
 //! | `bits` | bits in memory, byte ranges to bits |

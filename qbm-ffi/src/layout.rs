@@ -92,6 +92,7 @@ layout! {
     CONSTANT(QBM_BITMAP_IN_USE, 2)
     CONSTANT(QBM_BITMAP_INCONSISTENT, 4)
     CONSTANT(QBM_BITMAP_ALL_DIRTY, 8)
+    CONSTANT(QBM_BITMAP_FROZEN, 16)
 
     SIZE(qbm_check_args, 32)
     MEMBER(qbm_check_args, size, 0, 8)

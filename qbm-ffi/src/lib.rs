@@ -12,6 +12,7 @@
 //! | `changes` | whether bitmaps record, names, all bits at once |
 //! | `user_data` | what a bitmap's user keeps with it |
 //! | `extents` | what is dirty: counts, extents, bits |
+//! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
 //! | `check`, `report`, `finding` | checking and repairing |
 //! | `writes` | before and after guest data moves, for block drivers |
 //! | `resize` | before and after the data image is resized, for block drivers |
@@ -48,6 +49,8 @@ mod user_data;
 
 mod extents;
 
+mod copy;
+
 mod check;
 
 mod finding;
@@ -61,6 +64,7 @@ mod resize;
 pub use bitmaps::*;
 pub use changes::*;
 pub use check::*;
+pub use copy::*;
 pub use create::*;
 pub use error::*;
 pub use extents::*;

@@ -10,6 +10,7 @@ mod bitmaps;
 mod create;
 mod examine;
 mod extents;
+mod freeze;
 mod load;
 mod mend;
 mod names;
@@ -27,6 +28,8 @@ pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
 pub use extents::Extent;
 pub(crate) use names::is_derived_bitmap_name;
+
+use freeze::Frozen;
 
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -91,6 +94,8 @@ struct Active {
     changed: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
     loaded: Vec<(String, Arc<Recorder>)>,
+    /// Those of them that are frozen.
+    frozen: Vec<Frozen>,
 }
 
 impl Active {
@@ -107,6 +112,7 @@ impl Active {
             data_path: DataPath::Unknown,
             changed: false,
             loaded: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 
@@ -123,8 +129,17 @@ impl Active {
             .map(|(_, recorder)| recorder)
     }
 
+    fn frozen(&self, name: &str) -> Option<&Frozen> {
+        self.frozen.iter().find(|frozen| frozen.name == name)
+    }
+
     fn unload(&mut self, name: &str) {
         self.loaded.retain(|(loaded, _)| loaded != name);
+        self.unfreeze(name);
+    }
+
+    fn unfreeze(&mut self, name: &str) {
+        self.frozen.retain(|frozen| frozen.name != name);
     }
 }
 
@@ -411,7 +426,10 @@ impl Image {
     fn publish(&self, state: &State) {
         let recording = state.active.iter().flat_map(|active| {
             let loaded = active.loaded.iter();
-            let recording = loaded.filter(|(name, _)| {
+            let loaded = loaded.map(|(name, recorder)| (name, recorder));
+            let frozen = active.frozen.iter();
+            let since = frozen.map(|frozen| (&frozen.name, &frozen.since));
+            let recording = loaded.chain(since).filter(|(name, _)| {
                 let entry = state.descriptor.bitmap(name);
                 entry.is_some_and(|entry| entry.recording)
             });

@@ -113,17 +113,20 @@ impl Image {
         };
         let mut first_error = None;
         for (name, recorder) in loaded {
-            let result = caps::bits_count(size_bytes, recorder.granularity().bytes())
-                .and_then(|bits_count| recorder.resize(bits_count));
+            let dirty_from = dirty_from.filter(|_| recording(state, &name));
+            let result = resize_frozen(state, &name, size_bytes, dirty_from).and_then(|()| {
+                let granularity_bytes = recorder.granularity().bytes();
+                recorder.resize(caps::bits_count(size_bytes, granularity_bytes)?)
+            });
             let result = result.and_then(|()| match dirty_from {
-                Some(offset) if recording(state, &name) => {
+                Some(offset) => {
                     if recorder.record(offset, size_bytes.saturating_sub(offset)) {
                         Ok(())
                     } else {
                         Err(Error::invalid("the new tail could not be recorded"))
                     }
                 }
-                _ => Ok(()),
+                None => Ok(()),
             });
             if let Err(error) = result
                 && let Err(error) = self.retire(state, &name, &error.to_string())
@@ -133,4 +136,27 @@ impl Image {
         }
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// What memory has of a frozen bitmap follows too. The frozen view has nothing of a new tail: what is there was written
+/// since.
+fn resize_frozen(
+    state: &State,
+    name: &str,
+    size_bytes: u64,
+    dirty_from: Option<u64>,
+) -> Result<()> {
+    let Some(frozen) = state.frozen(name) else {
+        return Ok(());
+    };
+    let granularity_bytes = frozen.since.granularity().bytes();
+    let bits_count = caps::bits_count(size_bytes, granularity_bytes)?;
+    frozen.snapshot.resize(bits_count)?;
+    frozen.since.resize(bits_count)?;
+    if let Some(offset) = dirty_from {
+        frozen
+            .since
+            .record(offset, size_bytes.saturating_sub(offset));
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod file_bits;
+mod in_memory;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -266,7 +267,7 @@ impl Recorder {
     pub(crate) fn dirty_bytes(&self, size_bytes: u64) -> u64 {
         let map = self.map.load();
         let disk = self.granularity.touched(0, size_bytes, map.bits_count());
-        let beyond = map.from_bit(disk.end);
+        let beyond = map.rest(disk.end);
         let granules = map.count().saturating_sub(beyond.count());
         let bytes = granules.saturating_mul(self.granularity.bytes());
         let (_, covered_bytes) = self.granularity.bytes_of(disk);
