@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "errors.h"
+
+void test_fork(const struct images *images)
+{
+    (void)images;
+}
