@@ -72,6 +72,11 @@
 #define QBM_INFO_SIZE_KNOWN 8
 
 /*
+ Activated with QBM_ACTIVATE_DATA: qbm_pread() and its siblings work.
+ */
+#define QBM_INFO_DATA 16
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_CREATE_NO_LOCK 1
@@ -101,6 +106,13 @@
  bitmaps inconsistent. It leaves a trace in the descriptor, and a notice.
  */
 #define QBM_ACTIVATE_TRUST_DATA 2
+
+/*
+ The library opens the data image itself, a raw local file or block device, for qbm_pread() and its siblings.
+ image_size_bytes must be 0: the size is the data image's. Unless the image was opened with QBM_OPEN_NO_LOCK or
+ QBM_OPEN_SHARED, the locks are taken that QEMU takes. qbm_inactivate() makes the data image durable and closes it.
+ */
+#define QBM_ACTIVATE_DATA 4
 
 /*
  Writes set bits ("auto" in qcow2's listings).
@@ -278,6 +290,11 @@
 #define QBM_FINDING_REPAIRED 2
 
 /*
+ For qbm_zero(): the range's space may be given back.
+ */
+#define QBM_ZERO_MAY_UNMAP 1
+
+/*
  A _begin function's way to say: call the _wait function of the same group before the data moves.
  */
 #define QBM_MUST_WAIT 1
@@ -422,7 +439,7 @@ typedef struct qbm_activate_args {
    */
   uint32_t durability;
   /*
-   The data image's size now.
+   The data image's size now; 0 with QBM_ACTIVATE_DATA.
    */
   uint64_t image_size_bytes;
   /*
@@ -629,6 +646,8 @@ int32_t qbm_open(const char *path,
 
  What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
  Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+ With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
+ a regular file nor a block device, or it is the descriptor or a bitmap file).
  */
 int32_t qbm_activate(struct qbm_image *image,
                      const struct qbm_activate_args *args,
@@ -639,7 +658,8 @@ int32_t qbm_activate(struct qbm_image *image,
 
  The handle stays open and may be activated again. An image that is not active: 0.
  Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
- could not be ended, the image stays in use on disk, as after a crash.
+ could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
+ made durable: every bitmap is inconsistent.
  */
 int32_t qbm_inactivate(struct qbm_image *image,
                        struct qbm_error *error);
@@ -985,6 +1005,82 @@ int32_t qbm_report_get(const struct qbm_report *report,
 void qbm_report_free(struct qbm_report *report);
 
 /*
+ Reads bytes at offset into buf; a read-only image too. Blocks.
+
+ What the disk has beyond the end of the file, the rest of its last 512 bytes, is zeros. Any number of threads may
+ read and write at once; beside a write of the same bytes, a read returns the old or the new of each.
+ Errors: -EINVAL (beyond the disk), -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's; what is in buf
+ then is unspecified.
+ */
+int32_t qbm_pread(const struct qbm_image *image,
+                  uint64_t offset,
+                  size_t bytes,
+                  void *buf,
+                  struct qbm_error *error);
+
+/*
+ Writes bytes from buf at offset. Blocks.
+
+ The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
+ durability says. The data is in the page cache when this returns: it survives the process, and a power cut after
+ qbm_flush(). Any number of threads may write at once; writes that overlap are neither ordered nor atomic, as with
+ pwrite(2).
+ Errors: -EINVAL (beyond the disk), -EROFS (not activated for writing), -EBADF (not activated with
+ QBM_ACTIVATE_DATA), or the system's, such as -ENOSPC and -EIO: any part may have been written, and all of the range
+ is dirty.
+ */
+int32_t qbm_pwrite(struct qbm_image *image,
+                   uint64_t offset,
+                   size_t bytes,
+                   const void *buf,
+                   struct qbm_error *error);
+
+/*
+ Makes bytes at offset read as zeros: by the file system or the device where that can do it, otherwise by writing
+ them. Blocks.
+
+ flags: QBM_ZERO_MAY_UNMAP. Recorded, durable and in parallel as qbm_pwrite(), with its errors.
+ */
+int32_t qbm_zero(struct qbm_image *image,
+                 uint64_t offset,
+                 uint64_t bytes,
+                 uint32_t flags,
+                 struct qbm_error *error);
+
+/*
+ Says that bytes at offset are needed no more; their space is given back where that is possible. Blocks.
+
+ Advice: where it is not possible nothing happens, and 0 is returned. The range then reads as zeros or as before, and is
+ dirty in either case. Recorded and in parallel as qbm_pwrite(), with its errors.
+ */
+int32_t qbm_discard(struct qbm_image *image,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    struct qbm_error *error);
+
+/*
+ Makes every write that has returned durable in the data image. Bitmaps become durable at the end of the session. Blocks.
+
+ Errors: -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's, such as -EIO. Those are final: what was written
+ before may be lost, every later flush fails too, and every bitmap is inconsistent.
+ */
+int32_t qbm_flush(struct qbm_image *image,
+                  struct qbm_error *error);
+
+/*
+ Cuts the data image, a regular file, to new_size_bytes, or grows it with zeros; the bitmaps follow, and what the disk
+ gains is dirty. Reads and writes of other threads wait meanwhile. Blocks.
+
+ The disk has the size rounded up to 512. The bitmaps' part is durable when this returns, the data image's length after
+ qbm_flush(). After an error disk and bitmaps have the size that the data image has.
+ Errors: -ENOTSUP (a block device), -EFBIG (a bitmap, or the disk, would exceed its cap), -EROFS (not activated for
+ writing), -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's.
+ */
+int32_t qbm_truncate(struct qbm_image *image,
+                     uint64_t new_size_bytes,
+                     struct qbm_error *error);
+
+/*
  Announces a write of bytes at offset: recorded in every recording bitmap, rounded outwards, before the data moves.
 
  Returns 0: go ahead; QBM_MUST_WAIT: first call qbm_co_writev_wait() from a thread that may wait for a disk;
@@ -1050,7 +1146,8 @@ void qbm_co_discard_end(struct qbm_image *image, const struct qbm_ticket *ticket
 /*
  Announces that the data image is about to get new_size_bytes; a tail that it gains is recorded. Blocks.
 
- Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), or the system's: do not resize the data image.
+ Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), -EINVAL (activated with QBM_ACTIVATE_DATA), or the system's: do
+ not resize the data image.
  */
 int32_t qbm_co_truncate_begin(struct qbm_image *image,
                               uint64_t new_size_bytes,

@@ -65,6 +65,7 @@ layout! {
     MEMBER(qbm_activate_args, data_file, 24, 8)
     CONSTANT(QBM_ACTIVATE_READ_ONLY, 1)
     CONSTANT(QBM_ACTIVATE_TRUST_DATA, 2)
+    CONSTANT(QBM_ACTIVATE_DATA, 4)
 
     SIZE(qbm_info, 4192)
     MEMBER(qbm_info, size, 0, 8)
@@ -79,6 +80,7 @@ layout! {
     CONSTANT(QBM_INFO_ACTIVE, 2)
     CONSTANT(QBM_INFO_WRITABLE, 4)
     CONSTANT(QBM_INFO_SIZE_KNOWN, 8)
+    CONSTANT(QBM_INFO_DATA, 16)
 
     SIZE(qbm_bitmap_info, 1048)
     MEMBER(qbm_bitmap_info, size, 0, 8)
@@ -148,6 +150,8 @@ layout! {
     CONSTANT(QBM_SEVERITY_CORRUPTION, 2)
     CONSTANT(QBM_FINDING_REPAIRABLE, 1)
     CONSTANT(QBM_FINDING_REPAIRED, 2)
+
+    CONSTANT(QBM_ZERO_MAY_UNMAP, 1)
 
     SIZE(qbm_ticket, 16)
     MEMBER(qbm_ticket, opaque, 0, 16)

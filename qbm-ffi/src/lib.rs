@@ -14,6 +14,7 @@
 //! | `extents` | what is dirty: counts, extents, bits |
 //! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
 //! | `check`, `report`, `finding` | checking and repairing |
+//! | `data` | reading and writing the data image |
 //! | `writes` | before and after guest data moves, for block drivers |
 //! | `resize` | before and after the data image is resized, for block drivers |
 #![warn(unsafe_op_in_unsafe_fn)]
@@ -57,6 +58,8 @@ mod finding;
 
 mod report;
 
+mod data;
+
 mod writes;
 
 mod resize;
@@ -66,6 +69,7 @@ pub use changes::*;
 pub use check::*;
 pub use copy::*;
 pub use create::*;
+pub use data::*;
 pub use error::*;
 pub use extents::*;
 pub use finding::*;

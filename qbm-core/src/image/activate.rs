@@ -47,6 +47,15 @@ impl Image {
     /// # Errors
     /// The image is active already; the data image's size is beyond the cap; the session cannot be written.
     pub fn activate(&self, activation: &Activation) -> Result<()> {
+        self.activate_over(activation, None)
+    }
+
+    /// As [`activate`](Self::activate), over a data image that is open.
+    pub(crate) fn activate_over(
+        &self,
+        activation: &Activation,
+        opened: Option<FileId>,
+    ) -> Result<()> {
         let mut state = self.lock();
         if state.active.is_some() {
             return Err(Error::invalid("the image is active already"));
@@ -59,6 +68,9 @@ impl Image {
         // Since it was read last another process may have had the image: a migrated guest's other end.
         state.descriptor = state.file.read(&*self.storage)?;
         self.check_supported(&state.descriptor)?;
+        if let Some(opened) = opened {
+            self.check_opened(&state.descriptor, &activation.data_path, opened)?;
+        }
         let mut descriptor = state.descriptor.clone();
         let durability = activation
             .durability

@@ -8,6 +8,7 @@
 mod activate;
 mod bitmaps;
 mod create;
+mod data_place;
 mod examine;
 mod extents;
 mod freeze;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
+pub(crate) use data_place::DataPlace;
 pub use extents::Extent;
 pub(crate) use names::is_derived_bitmap_name;
 
@@ -359,7 +361,7 @@ impl Image {
         state.notices.push_back(line);
     }
 
-    fn not_writable(&self) -> Error {
+    pub(crate) fn not_writable(&self) -> Error {
         Error::new(
             ErrorKind::ReadOnly,
             format!(

@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use lock::LockMode;
+pub(crate) use lock::lock as lock_file;
 pub use os::OsStorage;
 
 /// How a file is opened.
