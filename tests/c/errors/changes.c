@@ -71,45 +71,35 @@ static void test_user_data(const struct images *images)
     CHECK(size == 0);
 }
 
-/* 2^24 bytes of descriptor, of which bitmaps may take part: user data of 64 KiB each fills it. */
+/* A user's data and names fill a descriptor up to 14 MiB: one that lacks little. */
 static void test_full_descriptor(void)
 {
-    static char data[QBM_USER_DATA_MAX];
-    char name[16];
+    const size_t text_size = 14 << 20;
+    const char *start = "{\"QBM\": {\"version\": 1, \"image\": {\"file\": "
+                        "\"a\", \"format\": \"raw\"}, \"ext-soft-x\": \"";
+    const char *end = "\"}}";
+    qbm_activate_args args = { .size = sizeof(args), .image_size_bytes = SIZE,
+                               .data_file = "" };
+    char *text = malloc(text_size);
     qbm_image *image;
-    int count;
-    int ret = 0;
+    size_t length;
 
-    OK(create("crowd.qbm", 4096));
-    OK(open_image("crowd.qbm", 0, &image));
-    OK(activate(image, 0, 4096));
-    for (count = 0; count < 400 && ret == 0; count++) {
-        snprintf(name, sizeof(name), "b%d", count);
-        OK(qbm_bitmap_add(image, name, 512, 0, &error));
-        ret = qbm_bitmap_set_user_data(image, name, data, sizeof(data),
-                                       &error);
-    }
-    CHECK(ret == -EFBIG);
-    FAILS(EFBIG, qbm_bitmap_set_user_data, image, name, data, sizeof(data),
-          &error);
-    /* A kilobyte at a time, so that a name is too much in the end */
-    for (ret = 0, count = QBM_USER_DATA_MAX; ret == 0 || count > 1;) {
-        count = count > 1 ? count / 2 : 1;
-        ret = qbm_bitmap_set_user_data(image, name, data, count, &error);
-        if (ret == 0) {
-            break;
-        }
-    }
+    CHECK(text != NULL);
+    memset(text, 'x', text_size);
+    memcpy(text, start, strlen(start));
+    length = text_size - 1200;
+    strcpy(text + length, end);
+    write_text("full.qbm", text);
+    free(text);
+    OK(open_image("full.qbm", 0, &image));
+    OK(qbm_activate(image, &args, &error));
+    OK(qbm_bitmap_add(image, "b", GRANULARITY, 0, &error));
     memset(too_long, 'r', QBM_BITMAP_NAME_MAX);
     too_long[QBM_BITMAP_NAME_MAX] = 0;
-    for (ret = 0, count = 0; ret == 0 && count < 400; count++) {
-        too_long[0] = 'a' + count % 26;
-        too_long[1] = 'a' + count / 26;
-        snprintf(name, sizeof(name), "b%d", count);
-        ret = qbm_bitmap_rename(image, name, too_long, &error);
-    }
-    CHECK(ret == -EFBIG);
-    FAILS(EFBIG, qbm_bitmap_rename, image, name, too_long, &error);
+    FAILS(EFBIG, qbm_bitmap_rename, image, "b", too_long, &error);
+    FAILS(EFBIG, qbm_bitmap_set_user_data, image, "b", too_long,
+          sizeof(too_long), &error);
+    FAILS(EFBIG, qbm_bitmap_add, image, too_long, GRANULARITY, 0, &error);
     OK(qbm_close(image, &error));
 }
 

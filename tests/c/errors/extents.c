@@ -21,8 +21,6 @@
               bits, sizeof(bits), &error);                                   \
         FAILS(EINVAL, function, images->writer, "b0", 0, GRANULARITY, bits,  \
               sizeof(bits), &error);                                         \
-        FAILS(EINVAL, function, images->writer, "b0", 0, UINT64_MAX, bits,   \
-              sizeof(bits), &error);                                         \
         FAILS(EINVAL, function, images->writer, "b0", 0, SIZE, bits, 1,      \
               &error);                                                       \
     } while (0)

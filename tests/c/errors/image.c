@@ -130,12 +130,11 @@ static void test_activate(const struct images *images)
 
 static void test_describe(const struct images *images)
 {
-    char format[65];
+    static char file[4091], text[5000];
     qbm_info info = { .size = sizeof(info) };
     qbm_info *later;
     qbm_image *image;
     unsigned char *tail;
-    char text[256];
     char notice[8];
 
     FAILS(EINVAL, qbm_get_info, NULL, &info, &error);
@@ -147,16 +146,15 @@ static void test_describe(const struct images *images)
     OK(qbm_get_info(images->idle, later, &error));
     CHECK(later->bitmaps_count == 2 && tail[0] == 0 && tail[39] == 0);
     free(later);
-    /* A directory of 4090 bytes makes the data image's path too long */
-    memset(format, 'f', sizeof(format) - 1);
-    format[64] = 0;
+    /* Two names that fit make a path that does not */
+    memset(file, 'f', sizeof(file) - 1);
+    file[sizeof(file) - 1] = 0;
     snprintf(text, sizeof(text), "{\"QBM\": {\"version\": 1, \"image\": "
-             "{\"file\": \"a\", \"format\": \"%s\"}}}", format);
-    write_text("format.qbm", text);
-    if (open_image("format.qbm", QBM_OPEN_READ_ONLY, &image) == 0) {
-        FAILS(ENAMETOOLONG, qbm_get_info, image, &info, &error);
-        OK(qbm_close(image, &error));
-    }
+             "{\"file\": \"%s\", \"format\": \"raw\"}}}", file);
+    write_text("far.qbm", text);
+    OK(open_image("././././././././far.qbm", QBM_OPEN_READ_ONLY, &image));
+    FAILS(ENAMETOOLONG, qbm_get_info, image, &info, &error);
+    OK(qbm_close(image, &error));
 
     FAILS_MUTELY(EINVAL, qbm_take_notice, NULL, notice, sizeof(notice));
     FAILS_MUTELY(EINVAL, qbm_take_notice, images->idle, NULL, sizeof(notice));
