@@ -151,11 +151,6 @@
 #define QBM_USER_DATA_MAX 65536
 
 /*
- For qbm_zero(): the range's space may be given back.
- */
-#define QBM_ZERO_MAY_UNMAP 1
-
-/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_CHECK_NO_LOCK 1
@@ -299,6 +294,11 @@
  It was mended.
  */
 #define QBM_FINDING_REPAIRED 2
+
+/*
+ For qbm_zero(): the range's space may be given back.
+ */
+#define QBM_ZERO_MAY_UNMAP 1
 
 /*
  A _begin function's way to say: call the _wait function of the same group before the data moves.
@@ -971,6 +971,46 @@ int32_t qbm_bitmap_abort(struct qbm_image *image,
                          struct qbm_error *error);
 
 /*
+ Looks for everything that is wrong with the image whose descriptor is at path. Reads every bitmap file, but not the data
+ image, which is never written either. Blocks.
+
+ Without QBM_CHECK_REPAIR nothing is written. With it, a crash is recovered from, what cannot be trusted is listed as
+ inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
+ On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
+ Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
+ known), -ENOTSUP, -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
+ was repaired until then stays so.
+ */
+int32_t qbm_check(const char *path,
+                  const struct qbm_check_args *args,
+                  struct qbm_report **out,
+                  struct qbm_error *error);
+
+/*
+ Tells a report in numbers.
+
+ Errors: -EINVAL for NULL or a wrong size.
+ */
+int32_t qbm_report_get_summary(const struct qbm_report *report,
+                               struct qbm_report_summary *summary,
+                               struct qbm_error *error);
+
+/*
+ Copies finding number index, from 0, to *finding.
+
+ Errors: -ENOENT past the last one, -EINVAL for NULL or a wrong size.
+ */
+int32_t qbm_report_get(const struct qbm_report *report,
+                       uint32_t index,
+                       struct qbm_finding *finding,
+                       struct qbm_error *error);
+
+/*
+ Frees a report; nothing may use it beside or after that. NULL: does nothing.
+ */
+void qbm_report_free(struct qbm_report *report);
+
+/*
  Reads bytes at offset into buf; a read-only image too. Blocks.
 
  What the disk has beyond the end of the file, the rest of its last 512 bytes, is zeros. Any number of threads may
@@ -1045,46 +1085,6 @@ int32_t qbm_flush(struct qbm_image *image,
 int32_t qbm_truncate(struct qbm_image *image,
                      uint64_t new_size_bytes,
                      struct qbm_error *error);
-
-/*
- Looks for everything that is wrong with the image whose descriptor is at path. Reads every bitmap file, but not the data
- image, which is never written either. Blocks.
-
- Without QBM_CHECK_REPAIR nothing is written. With it, a crash is recovered from, what cannot be trusted is listed as
- inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
- On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
- Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
- known), -ENOTSUP, -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
- was repaired until then stays so.
- */
-int32_t qbm_check(const char *path,
-                  const struct qbm_check_args *args,
-                  struct qbm_report **out,
-                  struct qbm_error *error);
-
-/*
- Tells a report in numbers.
-
- Errors: -EINVAL for NULL or a wrong size.
- */
-int32_t qbm_report_get_summary(const struct qbm_report *report,
-                               struct qbm_report_summary *summary,
-                               struct qbm_error *error);
-
-/*
- Copies finding number index, from 0, to *finding.
-
- Errors: -ENOENT past the last one, -EINVAL for NULL or a wrong size.
- */
-int32_t qbm_report_get(const struct qbm_report *report,
-                       uint32_t index,
-                       struct qbm_finding *finding,
-                       struct qbm_error *error);
-
-/*
- Frees a report; nothing may use it beside or after that. NULL: does nothing.
- */
-void qbm_report_free(struct qbm_report *report);
 
 /*
  Announces a write of bytes at offset: recorded in every recording bitmap, rounded outwards, before the data moves.

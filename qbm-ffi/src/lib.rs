@@ -13,8 +13,8 @@
 //! | `user_data` | what a bitmap's user keeps with it |
 //! | `extents` | what is dirty: counts, extents, bits |
 //! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
-//! | `data` | reading and writing a raw data image |
 //! | `check`, `report`, `finding` | checking and repairing |
+//! | `data` | reading and writing the data image |
 //! | `writes` | before and after guest data moves, for block drivers |
 //! | `resize` | before and after the data image is resized, for block drivers |
 #![warn(unsafe_op_in_unsafe_fn)]
@@ -26,6 +26,8 @@
 mod args;
 mod call;
 mod error;
+#[cfg(target_pointer_width = "64")]
+mod layout;
 mod panic_hook;
 mod storage;
 #[cfg(feature = "test-hooks")]
@@ -50,13 +52,13 @@ mod extents;
 
 mod copy;
 
-mod data;
-
 mod check;
 
 mod finding;
 
 mod report;
+
+mod data;
 
 mod writes;
 

@@ -62,6 +62,10 @@ impl Image {
         }
         let read_only = activation.read_only || self.options.shared;
         let size_bytes = caps::round_image_size(activation.size_bytes)?;
+        // With the caller's locks the descriptor is opened again for writing.
+        if !read_only && self.options.read_only && !self.options.no_lock {
+            return Err(self.not_writable());
+        }
         if !read_only {
             self.take_over(&mut state)?;
         }

@@ -341,9 +341,8 @@ impl Image {
     }
 
     fn boot_id(&self) -> Result<String> {
-        self.storage
-            .boot_id()
-            .map_err(|error| Error::invalid(format!("cannot read the host's boot id: {error}")))
+        let boot_id = self.storage.boot_id();
+        boot_id.map_err(|error| Error::io("cannot read the host's boot id for", &self.path, error))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
