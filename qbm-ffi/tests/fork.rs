@@ -37,12 +37,6 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
     libc::WEXITSTATUS(status)
 }
 
-/// A child has a copy of every file that any test has open, and their locks with it: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 type Call = fn(*mut qbm_image) -> i32;
 
 /// Every function that takes a handle, with arguments that would do.
