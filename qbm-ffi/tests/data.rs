@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, mem, ptr};
 
-use common::{alone, c_path, error, message};
+use common::{alone, c_path, message};
 use qbm::*;
 
 const MIB: u64 = 1 << 20;
