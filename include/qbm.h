@@ -10,7 +10,9 @@
  *   .message is one line of UTF-8 for a person; its wording is not part of the ABI.
  * - Structures begin with their size, set by the caller, so that they can grow. A size larger than the library knows is
  *   accepted if the unknown tail is zero, otherwise -E2BIG; a size too small for the first version is -EINVAL.
- * - Strings are NUL-terminated UTF-8 and stay the caller's.
+ * - Strings are NUL-terminated UTF-8 and stay the caller's. Paths are any bytes.
+ * - Where a function does not say that a pointer may be NULL, NULL is -EINVAL; so are a bitmap's name that is not UTF-8 and a
+ *   flag that is not listed.
  * - Offsets, lengths and sizes are in bytes.
  * - A handle may be used by several threads at once, except that nothing may run beside or after qbm_close().
  *   Nothing is kept per thread.
@@ -18,7 +20,11 @@
  *   -ECHILD and does nothing. The qbm_co_*_begin, _wait and _end functions of writes do not look; they must not be called
  *   there. qbm_close() frees the copy that the other process has, and also returns -ECHILD; the image stays locked as long
  *   as any process has a copy. exec() closes it.
- * - "Blocks": may wait for a disk. All other functions write to the page cache at most.
+ * - "Blocks": may wait for a disk. All other functions write to the page cache at most; all but the _begin and _end
+ *   functions of writes may have to wait for one that another thread has called on the same handle.
+ * - After an error a handle shows the state before the call, unless the function says otherwise. Where the system's error
+ *   kept the descriptor from being written, it is open which of the two states a crash would leave, until a change or the
+ *   close succeeds; no write is missed either way.
  * - The library prints nothing and installs no signal handler. A bug in it (a panic) returns -EIO with the reason in
  *   .message, and poisons the handle: every later call fails with -EIO, and qbm_close() leaves the image on disk as it is,
  *   marked in use if it was active for writing. Without memory it ends the process with abort() and a line on stderr.
@@ -305,7 +311,7 @@
 typedef struct qbm_image qbm_image;
 
 /*
- What qbm_check() found; opaque. Nothing changes it: any thread may read it.
+ What qbm_check() found; opaque. It is memory that nothing changes: any thread may read it, and a forked process its copy.
  */
 typedef struct qbm_report qbm_report;
 
@@ -899,7 +905,7 @@ int32_t qbm_bitmap_merge_bits(struct qbm_image *image,
 
 /*
  Marks [offset, offset + bytes) dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a
- guest's write is at the image's durability. Safe beside writes in flight.
+ guest's write is at the image's durability. Safe beside writes in flight. Blocks only when it fails.
 
  Errors: -ENOENT when no such bitmap is loaded, -EINVAL (NULL, a range beyond the disk), -EROFS; -EIO when the range could
  not be recorded: the bitmap is inconsistent then, on disk too.
@@ -972,7 +978,7 @@ int32_t qbm_bitmap_abort(struct qbm_image *image,
  inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
  On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
  Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
- known), -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
+ known), -ENOTSUP, -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
  was repaired until then stays so.
  */
 int32_t qbm_check(const char *path,
@@ -1000,7 +1006,7 @@ int32_t qbm_report_get(const struct qbm_report *report,
                        struct qbm_error *error);
 
 /*
- Frees a report. NULL: does nothing.
+ Frees a report; nothing may use it beside or after that. NULL: does nothing.
  */
 void qbm_report_free(struct qbm_report *report);
 

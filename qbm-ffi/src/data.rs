@@ -2,9 +2,8 @@
 //! Reading and writing the data image, with every write recorded.
 
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arc_swap::ArcSwapOption;
 use qbm_core::{Activation, DataImage, Image};
 
 use crate::args;
@@ -18,31 +17,41 @@ pub const QBM_ZERO_MAY_UNMAP: u32 = 1;
 /// The data image that a handle has open.
 #[derive(Debug, Default)]
 pub(crate) struct Data {
-    current: ArcSwapOption<DataImage>,
+    /// Held for as long as it takes to count one more user.
+    current: RwLock<Option<Arc<DataImage>>>,
     /// One thread at a time makes it come and go.
     changing: Mutex<()>,
 }
 
 impl Data {
+    fn get(&self) -> Option<Arc<DataImage>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    fn set(&self, data: Option<Arc<DataImage>>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = data;
+    }
+
     pub(crate) fn is_open(&self) -> bool {
-        self.current.load().is_some()
+        self.get().is_some()
     }
 
     pub(crate) fn activate(&self, image: &Image, activation: &Activation) -> Result<(), Failure> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let data = DataImage::activate(image, activation)?;
-        self.current.store(Some(data.into()));
+        self.set(Some(Arc::new(data)));
         Ok(())
     }
 
     pub(crate) fn inactivate(&self, image: &Image) -> Result<(), Failure> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(data) = self.current.load_full() else {
+        let Some(data) = self.get() else {
             return Ok(image.inactivate()?);
         };
         let ended = data.inactivate(image);
         if !image.info().active {
-            self.current.store(None);
+            self.set(None);
         }
         Ok(ended?)
     }
@@ -65,12 +74,11 @@ unsafe fn with_data(
     body: impl FnOnce(&Image, &DataImage) -> Result<(), Failure>,
 ) -> i32 {
     let body = |image: &qbm_image| {
-        let data = image.data.current.load();
-        let data = data.as_ref().ok_or_else(|| {
+        let data = image.data.get().ok_or_else(|| {
             let text = "the image is not activated with QBM_ACTIVATE_DATA";
             Failure::new(libc::EBADF, text)
         })?;
-        body(&image.image, data)?;
+        body(&image.image, &data)?;
         Ok(0)
     };
     // SAFETY: promised by the caller.

@@ -156,10 +156,14 @@ fn a_copy_in_steps_that_goes_on_after_a_close() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.qbm");
     let mut session = Session::create(&path);
-    [1, 5, 9].map(|granule| session.write(granule * GRANULE));
+    for granule in [1, 5, 9] {
+        session.write(granule * GRANULE);
+    }
     assert_eq!(session.freeze(), 0);
     assert!(session.is_frozen());
-    [5, 7].map(|granule| session.write(granule * GRANULE));
+    for granule in [5, 7] {
+        session.write(granule * GRANULE);
+    }
     assert_eq!(session.dirty(), [1, 5, 9]);
     assert_eq!(session.checkpoint(7 * GRANULE), 0);
     assert_eq!(session.dirty(), [9]);

@@ -223,7 +223,9 @@ impl Image {
         }
         // Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
         let pending = Pending {
-            recorder: recording.then(|| Arc::clone(&recorder)),
+            name: name.to_owned(),
+            recorder: Some(Arc::clone(&recorder)),
+            recording,
             file: Some(made.name),
         };
         self.commit_pending(&mut state, descriptor, pending)?;
@@ -310,7 +312,9 @@ impl Image {
         }
         entry.recording = recording;
         let pending = Pending {
-            recorder: active_recorder(&state, name).filter(|_| recording),
+            name: name.to_owned(),
+            recorder: active_recorder(&state, name),
+            recording,
             file: None,
         };
         self.commit_pending(&mut state, descriptor, pending)?;
@@ -386,10 +390,14 @@ impl Image {
         bits: Option<&[u8]>,
     ) -> Result<()> {
         // Under the lock: no other operation replaces the bitmap meanwhile.
-        let state = self.lock();
+        let mut state = self.lock();
         let recorder = self.loaded_in(&state, name)?;
         state.check_not_frozen(name)?;
-        recorder.store_bits(offset_bytes, length_bytes, bits)
+        recorder.store_bits(offset_bytes, length_bytes, bits)?;
+        match bits {
+            Some(bits) => self.merge_pending(&mut state, name, offset_bytes, length_bytes, bits),
+            None => Ok(()),
+        }
     }
 
     /// Adds bits to a byte range (aligned as for [`load_bits`](Self::load_bits)). Safe beside writes in flight. Page
@@ -404,12 +412,29 @@ impl Image {
         length_bytes: u64,
         bits: &[u8],
     ) -> Result<()> {
-        let state = self.lock();
+        let mut state = self.lock();
         let recorder = self.loaded_in(&state, name)?;
         recorder.merge_bits(offset_bytes, length_bytes, bits)?;
-        match state.frozen(name) {
-            Some(frozen) => frozen.since.merge_bits(offset_bytes, length_bytes, bits),
-            None => Ok(()),
+        if let Some(frozen) = state.frozen(name) {
+            frozen.since.merge_bits(offset_bytes, length_bytes, bits)?;
         }
+        self.merge_pending(&mut state, name, offset_bytes, length_bytes, bits)
+    }
+
+    /// Bits that were put into a bitmap, put also where a crash may find it; granularities may differ.
+    fn merge_pending(
+        &self,
+        state: &mut State,
+        name: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        bits: &[u8],
+    ) -> Result<()> {
+        if state.pending.iter().all(|pending| pending.name != name) {
+            return Ok(());
+        }
+        let given = self.loaded_in(state, name)?.empty_in_memory();
+        given.merge_bits(offset_bytes, length_bytes, bits)?;
+        self.mark_pending(state, name, |pending| pending.record_all_of(&given))
     }
 }

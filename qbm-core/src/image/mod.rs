@@ -160,8 +160,10 @@ struct State {
 /// failed, a crash may bring the old text back or the new one. Until a change succeeds it must miss no write either (I1).
 #[derive(Debug)]
 struct Pending {
-    /// Unless it does not record.
+    name: String,
     recorder: Option<Arc<Recorder>>,
+    /// Guest writes set bits.
+    recording: bool,
     /// Its own file, which goes if the bitmap does not come to be.
     file: Option<String>,
 }
@@ -423,6 +425,25 @@ impl Image {
         self.commit(state, descriptor)
     }
 
+    /// What is marked in a bitmap goes also where a crash may find that bitmap ([`Pending`]).
+    fn mark_pending(
+        &self,
+        state: &mut State,
+        name: &str,
+        mark: impl Fn(&Recorder) -> bool,
+    ) -> Result<()> {
+        let pending = state.pending.iter().filter(|pending| pending.name == name);
+        let mut recorders = pending.filter_map(|pending| pending.recorder.as_ref());
+        if recorders.all(|recorder| mark(recorder)) {
+            return Ok(());
+        }
+        // A crash must not find it there, then.
+        let descriptor = state.descriptor.clone();
+        self.commit(state, descriptor)?;
+        self.publish(state);
+        Ok(())
+    }
+
     /// The recorders of the bitmaps that record, or may have to.
     fn publish(&self, state: &State) {
         let recording = state.active.iter().flat_map(|active| {
@@ -436,7 +457,7 @@ impl Image {
             });
             recording.map(|(_, recorder)| recorder)
         });
-        let pending = state.pending.iter();
+        let pending = state.pending.iter().filter(|pending| pending.recording);
         let pending = pending.filter_map(|pending| pending.recorder.as_ref());
         let mut recorders: Vec<Arc<Recorder>> = Vec::new();
         for recorder in recording.chain(pending) {

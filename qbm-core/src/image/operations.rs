@@ -121,7 +121,9 @@ impl Image {
             if let Some(frozen) = state.frozen(name) {
                 frozen.since.record(offset_bytes, length_bytes);
             }
-            return Ok(());
+            return self.mark_pending(&mut state, name, |pending| {
+                pending.record(offset_bytes, length_bytes)
+            });
         }
         let reason = "a range could not be marked in the bitmap file";
         self.retire(&mut state, name, reason)?;

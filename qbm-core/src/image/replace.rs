@@ -91,7 +91,9 @@ impl Image {
         // What the seal said was said of the old file.
         entry.crc32c = None;
         state.pending.push(Pending {
-            recorder: entry.recording.then(|| Arc::clone(&recorder)),
+            name: name.to_owned(),
+            recorder: Some(Arc::clone(&recorder)),
+            recording: entry.recording,
             file: Some(made.name),
         });
         self.publish(state);

@@ -63,8 +63,10 @@ impl Image {
         ];
         let old_bytes = std::mem::replace(&mut active.size_bytes, size_bytes);
         if !announced.contains(&Some(size_bytes)) {
-            // The data image went its own way. Bitmap files follow once that is on record; if it cannot be put there they
-            // follow all the same, and a crash finds lengths that it does not know: inconsistent, but nothing missed.
+            // The data image went its own way. Bitmap files, which may have the announced length, go back to the one that
+            // stays on record, and follow once the size is there too; if it cannot be put there they follow all the same,
+            // and a crash finds lengths that it does not know: inconsistent, but nothing missed.
+            let _ = self.resize_bitmaps(&mut state, old_bytes, None);
             let _ = self.record_sizes(&mut state, old_bytes, Some(size_bytes));
         }
         // Not all that was announced before may be marked: the size may be another, and bitmaps may be others, since then.

@@ -5,6 +5,7 @@
     reason = "tests look at the files from outside"
 )]
 
+mod block;
 mod content;
 mod failing;
 mod refused;
