@@ -15,10 +15,13 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::image::{Activation, DataPlace, Image};
-use crate::storage::Access;
+use crate::image::{Activation, DataPath, DataPlace, Image};
+use crate::storage::{Access, FileId};
 use file::DataFile;
 use os::OsDataFile;
+
+/// Why bitmaps are inconsistent after a failed sync.
+const UNSYNCED: &str = "the data image could not be synced";
 
 /// A raw data image on a local file or block device, with every write recorded in the bitmaps of its [`Image`].
 ///
@@ -27,6 +30,7 @@ use os::OsDataFile;
 pub struct DataImage {
     file: Box<dyn DataFile>,
     path: PathBuf,
+    id: FileId,
     /// The image's.
     descriptor: PathBuf,
     read_only: bool,
@@ -55,15 +59,21 @@ impl DataImage {
     /// [`ErrorKind::Invalid`]: it is no such file, or one of the image's own; what [`Image::activate`] says; whatever the
     /// system says.
     pub fn activate(image: &Image, activation: &Activation) -> Result<Self> {
-        let place = prepare(image, activation)?;
-        let access = if is_read_only(image, activation) {
+        let mut activation = activation.clone();
+        if let DataPath::File(path) = &mut activation.data_path {
+            // The process may change its directory while it has the image.
+            *path = std::path::absolute(&*path)
+                .map_err(|error| Error::io("cannot find data image", path, error))?;
+        }
+        let place = prepare(image, &activation)?;
+        let access = if is_read_only(image, &activation) {
             Access::Read
         } else {
             Access::ReadWrite
         };
         let file = OsDataFile::open(&place.path, access)
             .map_err(|error| not_opened(&place.path, error))?;
-        Self::activate_file(image, activation, place, Box::new(file))
+        Self::activate_file(image, &activation, place, Box::new(file))
     }
 
     fn activate_file(
@@ -94,6 +104,7 @@ impl DataImage {
         Ok(Self {
             file,
             path,
+            id,
             descriptor: image.path().to_owned(),
             read_only,
             gate: RwLock::new(Gate {
@@ -108,8 +119,8 @@ impl DataImage {
     /// on the data image can neither be read nor written. Waits for the disk.
     ///
     /// # Errors
-    /// A failed sync, now or [before](Self::flush): every bitmap is inconsistent then, and if that cannot be put on disk,
-    /// the image stays active; what [`Image::inactivate`] says.
+    /// A failed sync, now or [before](Self::flush): every bitmap is inconsistent then, as when the path leads elsewhere by
+    /// now (which is no error), and if that cannot be put on disk, the image stays active; what [`Image::inactivate`] says.
     pub fn inactivate(&self, image: &Image) -> Result<()> {
         self.check_image(image)?;
         let mut gate = self.close_gate();
@@ -117,7 +128,13 @@ impl DataImage {
         let synced = if self.read_only { Ok(()) } else { self.sync() };
         if synced.is_err() {
             // Also those that came after an earlier failure.
-            self.distrust(image)?;
+            self.distrust(image, UNSYNCED)?;
+        } else if !image.data_leads_to(&self.path, self.id) {
+            // The seal would vouch for a file that nobody wrote through us.
+            self.distrust(
+                image,
+                "the data image was moved or replaced while it was open",
+            )?;
         }
         // The seal takes the data image's modification time after this; nothing of ours touches the file any more.
         let ended = image.inactivate();
@@ -149,9 +166,9 @@ impl DataImage {
         })
     }
 
-    /// After a failed sync a block may fall back to what it was before a write, when the page cache drops it: one that a
+    /// Makes every bitmap inconsistent. After a failed sync a block may fall back to what it was before a write, when the page cache drops it: one that a
     /// backup has copied meanwhile would be clean and not what the backup has (I2).
-    fn distrust(&self, image: &Image) -> Result<()> {
+    fn distrust(&self, image: &Image, reason: &str) -> Result<()> {
         if !image.info().writable {
             return Ok(());
         }
@@ -159,7 +176,7 @@ impl DataImage {
             if bitmap.inconsistent {
                 continue;
             }
-            match image.set_inconsistent(&bitmap.name, "the data image could not be synced") {
+            match image.set_inconsistent(&bitmap.name, reason) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

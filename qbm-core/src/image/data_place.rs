@@ -55,14 +55,19 @@ impl Image {
         opened: FileId,
     ) -> Result<()> {
         let path = self.data_path(descriptor, given);
-        let found = path.and_then(|path| self.storage.metadata(&path).ok());
-        if found.is_some_and(|found| found.id == opened) {
+        if path.is_some_and(|path| self.data_leads_to(&path, opened)) {
             return Ok(());
         }
         Err(Error::invalid(format!(
             "descriptor {}: the data image was replaced while it was opened",
             quoted(self.path.display())
         )))
+    }
+
+    /// Whether `path` still leads to the file that was opened.
+    pub(crate) fn data_leads_to(&self, path: &Path, opened: FileId) -> bool {
+        let found = self.storage.metadata(path);
+        found.is_ok_and(|found| found.id == opened)
     }
 
     /// The lock that a data image opened beside this descriptor takes; `None`: none is wanted.

@@ -10,7 +10,7 @@ fn only_regular_files_and_block_devices() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (path, errno) in [
         (fifo, libc::EINVAL),
-        (disk.file("."), libc::EISDIR),
+        (disk.directory.path().to_owned(), libc::EISDIR),
         ("/dev/null".into(), libc::EINVAL),
         (disk.file("none"), libc::ENOENT),
     ] {
@@ -133,4 +133,22 @@ fn a_data_image_replaced_while_it_is_opened() {
     assert!(result.unwrap_err().to_string().contains("replaced"));
     assert!(!image.info().active);
     assert_eq!(fs::read(disk.file("x.qbm")).unwrap(), before);
+}
+
+#[test]
+fn a_data_image_replaced_while_it_is_open_is_not_vouched_for() {
+    for is_replaced in [true, false] {
+        let disk = Disk::new(MIB);
+        let (image, data) = disk.begin();
+        fs::rename(disk.file("x.qbm.raw"), disk.file("old")).unwrap();
+        if is_replaced {
+            fs::write(disk.file("x.qbm.raw"), vec![0; 1 << 20]).unwrap();
+        }
+        data.inactivate(&image).unwrap();
+        drop((image, data));
+        if !is_replaced {
+            fs::write(disk.file("x.qbm.raw"), vec![0; 1 << 20]).unwrap();
+        }
+        assert!(is_inconsistent(&disk.begin().0));
+    }
 }

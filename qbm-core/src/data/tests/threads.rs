@@ -41,6 +41,15 @@ fn sixteen_threads_write_each_its_own() {
     }
 }
 
+/// Sets a flag when it goes, also when a test fails: threads that wait for it must end.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn writes_and_resizes_do_not_overtake_each_other() {
     let disk = Disk::new(2 * MIB);
@@ -56,13 +65,13 @@ fn writes_and_resizes_do_not_overtake_each_other() {
                 }
             });
         }
+        let _until = Until(&is_over);
         for _ in 0..50 {
             for size_bytes in [MIB, 2 * MIB] {
                 data.resize(&image, size_bytes).unwrap();
                 assert!(disk.content().len() as u64 <= size_bytes);
             }
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     data.inactivate(&image).unwrap();
     drop((image, data));
