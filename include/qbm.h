@@ -665,7 +665,7 @@ int32_t qbm_activate(struct qbm_image *image,
  The handle stays open and may be activated again. An image that is not active: 0.
  Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
  could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
- made durable: every bitmap is inconsistent.
+ made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
  */
 int32_t qbm_inactivate(struct qbm_image *image,
                        struct qbm_error *error);

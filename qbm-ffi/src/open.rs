@@ -151,7 +151,7 @@ pub unsafe extern "C" fn qbm_activate(
 /// The handle stays open and may be activated again. An image that is not active: 0.
 /// Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
 /// could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
-/// made durable: every bitmap is inconsistent.
+/// made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     let body = |image: &qbm_image| {

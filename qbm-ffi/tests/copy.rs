@@ -80,7 +80,13 @@ impl Session {
         Self { image, error }
     }
 
-    fn write(&self, offset: u64) {
+    fn write(&self, granules: &[u64]) {
+        granules
+            .iter()
+            .for_each(|granule| self.write_at(granule * GRANULE));
+    }
+
+    fn write_at(&self, offset: u64) {
         let mut ticket = qbm_ticket { opaque: [0; 2] };
         // SAFETY: the image is open; the ticket lives.
         unsafe {
@@ -156,14 +162,10 @@ fn a_copy_in_steps_that_goes_on_after_a_close() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.qbm");
     let mut session = Session::create(&path);
-    for granule in [1, 5, 9] {
-        session.write(granule * GRANULE);
-    }
+    session.write(&[1, 5, 9]);
     assert_eq!(session.freeze(), 0);
     assert!(session.is_frozen());
-    for granule in [5, 7] {
-        session.write(granule * GRANULE);
-    }
+    session.write(&[5, 7]);
     assert_eq!(session.dirty(), [1, 5, 9]);
     assert_eq!(session.checkpoint(7 * GRANULE), 0);
     assert_eq!(session.dirty(), [9]);
@@ -174,12 +176,12 @@ fn a_copy_in_steps_that_goes_on_after_a_close() {
     assert!(!session.is_frozen());
     assert_eq!(session.dirty(), [5, 7, 9]);
     assert_eq!(session.freeze(), 0);
-    session.write(3 * GRANULE);
+    session.write(&[3]);
     assert_eq!(session.commit(), 0);
     assert!(!session.is_frozen());
     assert_eq!(session.dirty(), [3]);
     assert_eq!(session.freeze(), 0);
-    session.write(4 * GRANULE);
+    session.write(&[4]);
     assert_eq!(session.abort(), 0);
     assert_eq!(session.dirty(), [3, 4]);
     session.close();

@@ -1,36 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tracked I/O as C calls it.
 
-use std::ffi::{CStr, CString};
+mod common;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, mem, ptr};
 
+use common::{alone, c_path, message};
 use qbm::*;
 
 const MIB: u64 = 1 << 20;
 const GRANULE: u64 = 65536;
 /// Where the image of a process that is to die is.
 const DYING_IN: &str = "QBM_TEST_DYING_IN";
-
-fn no_error() -> qbm_error {
-    qbm_error {
-        size: size_of::<qbm_error>(),
-        errnum: 0,
-        message: [0; 2036],
-    }
-}
-
-fn message(error: &qbm_error) -> &str {
-    // SAFETY: the library leaves the message NUL-terminated.
-    let text = unsafe { CStr::from_ptr(error.message.as_ptr()) };
-    text.to_str().unwrap()
-}
-
-fn c_path(path: &Path) -> CString {
-    CString::new(path.to_str().unwrap()).unwrap()
-}
 
 /// A handle that is closed at the end.
 struct Handle(*mut qbm_image);
@@ -59,7 +43,7 @@ impl Handle {
             image_size_bytes: size_bytes,
             data_file: data_file.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
         };
-        let mut error = no_error();
+        let mut error = common::error();
         // SAFETY: the handle is open; the rest lives.
         (unsafe { qbm_activate(self.0, &args, &mut error) }, error)
     }
@@ -155,6 +139,7 @@ fn create(directory: &Path) -> PathBuf {
 
 #[test]
 fn a_session_over_the_data_image() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = create(directory.path());
     let handle = Handle::begin(&path);
@@ -191,6 +176,7 @@ fn a_session_over_the_data_image() {
 
 #[test]
 fn what_cannot_be_is_told() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = create(directory.path());
     let handle = Handle::open(&path, 0);
@@ -231,7 +217,7 @@ fn what_cannot_be_is_told() {
     assert_eq!(handle.read(4 * MIB, &mut [0]), -libc::EINVAL);
     // SAFETY: the handle is open; sizes that no buffer has are refused before anything is read.
     unsafe {
-        let mut error = no_error();
+        let mut error = common::error();
         let image = handle.0;
         let large = usize::MAX;
         let buffer = ptr::dangling_mut();
@@ -243,7 +229,10 @@ fn what_cannot_be_is_told() {
         assert_eq!(result, -libc::EINVAL);
         assert!(message(&error).contains("beyond the disk"));
         let null = qbm_pread(image, 0, 1, ptr::null_mut(), &mut error);
-        assert_eq!((null, message(&error)), (-libc::EINVAL, "buf is NULL"));
+        assert_eq!(
+            (null, message(&error).as_str()),
+            (-libc::EINVAL, "buf is NULL")
+        );
         assert_eq!(qbm_zero(image, 0, 1, 2, &mut error), -libc::EINVAL);
         assert_eq!(qbm_zero(image, u64::MAX, 2, 0, &mut error), -libc::EINVAL);
         // Resizing behind the library's back.
@@ -287,6 +276,7 @@ fn a_writer_that_dies() {
 
 #[test]
 fn a_killed_writer_leaves_every_block_dirty() {
+    let _alone = alone();
     for (how, signal) in [
         ("_exit", None),
         ("abort", Some(libc::SIGABRT)),
@@ -317,6 +307,7 @@ fn a_killed_writer_leaves_every_block_dirty() {
 
 #[test]
 fn handles_come_and_go_beside_the_io() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = create(directory.path());
     let handle = Handle::open(&path, 0);

@@ -9,7 +9,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use common::*;
@@ -35,12 +34,6 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert!(libc::WIFEXITED(status), "status {status:#x}: it hung");
     libc::WEXITSTATUS(status)
-}
-
-/// A child has a copy of every file that any test has open, and their locks with it: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Call = fn(*mut qbm_image) -> i32;

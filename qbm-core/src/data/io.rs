@@ -2,7 +2,6 @@
 //! Moving data: announced before, ended after, whatever happens in between (I1).
 
 use std::io;
-use std::sync::RwLockReadGuard;
 
 use super::file::DataFile;
 use super::{DataImage, Gate, UNSYNCED, disk_size};
@@ -42,14 +41,15 @@ impl DataImage {
     /// # Errors
     /// [`ErrorKind::Invalid`] beyond the disk; whatever the system says, then `buffer` may have changed.
     pub fn read(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<()> {
-        let gate = self.enter()?;
+        let gate = self.open_gate();
+        let file = self.file(&gate)?;
         gate.check_range(offset_bytes, buffer.len() as u64)?;
         let failed = |error| Error::io("cannot read data image", &self.path, error);
-        let count = self.file.read_at(offset_bytes, buffer).map_err(failed)?;
+        let count = file.read_at(offset_bytes, buffer).map_err(failed)?;
         let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) else {
             return Ok(());
         };
-        let length_bytes = self.file.length().map_err(failed)?;
+        let length_bytes = file.length().map_err(failed)?;
         if disk_size(&self.path, length_bytes)? < gate.size_bytes {
             return Err(Error::new(
                 ErrorKind::Io,
@@ -113,9 +113,10 @@ impl DataImage {
     /// Whatever the system says. That is final: what was written before may be lost, every later flush fails too, and
     /// every bitmap is inconsistent.
     pub fn flush(&self, image: &Image) -> Result<()> {
-        let _gate = self.enter()?;
+        let gate = self.open_gate();
+        let file = self.file(&gate)?;
         self.check_image(image)?;
-        self.sync().inspect_err(|_| {
+        self.sync(file).inspect_err(|_| {
             // What fails here too is done again at the end.
             let _ = self.distrust(image, UNSYNCED);
         })
@@ -129,9 +130,9 @@ impl DataImage {
     /// [`Image::end_resize`] say; whatever the system says. Disk and bitmaps have the data image's size in every case.
     pub fn resize(&self, image: &Image, size_bytes: u64) -> Result<()> {
         let mut gate = self.close_gate();
-        self.check_open(&gate)?;
+        let file = self.file(&gate)?;
         self.check_writable(image)?;
-        if !self.file.is_regular() {
+        if !file.is_regular() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
@@ -145,8 +146,8 @@ impl DataImage {
         let rest_bytes = disk_bytes.min(gate.size_bytes).saturating_sub(size_bytes);
         let _rest = Announced::begin(image, size_bytes, rest_bytes)?;
         image.begin_resize(size_bytes)?;
-        let done = self.file.set_length(size_bytes);
-        let length = self.file.length();
+        let done = file.set_length(size_bytes);
+        let length = file.length();
         let expected = if done.is_ok() {
             size_bytes
         } else {
@@ -166,28 +167,22 @@ impl DataImage {
         length_bytes: u64,
         io: impl FnOnce(&dyn DataFile) -> io::Result<()>,
     ) -> Result<()> {
-        let gate = self.enter()?;
+        let gate = self.open_gate();
+        let file = self.file(&gate)?;
         self.check_writable(image)?;
         gate.check_range(offset_bytes, length_bytes)?;
         if length_bytes == 0 {
             return Ok(());
         }
         let _announced = Announced::begin(image, offset_bytes, length_bytes)?;
-        io(&*self.file).map_err(|error| Error::io("cannot write data image", &self.path, error))
+        io(file).map_err(|error| Error::io("cannot write data image", &self.path, error))
     }
 
-    fn enter(&self) -> Result<RwLockReadGuard<'_, Gate>> {
-        let gate = self.open_gate();
-        self.check_open(&gate)?;
-        Ok(gate)
-    }
-
-    fn check_open(&self, gate: &Gate) -> Result<()> {
-        if gate.is_open {
-            return Ok(());
-        }
-        let error = io::Error::from_raw_os_error(libc::EBADF);
-        Err(Error::io("closed already: data image", &self.path, error))
+    fn file<'a>(&self, gate: &'a Gate) -> Result<&'a dyn DataFile> {
+        gate.file.as_deref().ok_or_else(|| {
+            let error = io::Error::from_raw_os_error(libc::EBADF);
+            Error::io("closed already: data image", &self.path, error)
+        })
     }
 
     fn check_writable(&self, image: &Image) -> Result<()> {

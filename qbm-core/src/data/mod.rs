@@ -28,7 +28,6 @@ const UNSYNCED: &str = "the data image could not be synced";
 /// All of it may be used from several threads at once.
 #[derive(Debug)]
 pub struct DataImage {
-    file: Box<dyn DataFile>,
     path: PathBuf,
     id: FileId,
     /// The image's.
@@ -44,7 +43,8 @@ pub struct DataImage {
 struct Gate {
     /// Size of the disk: the data image's length rounded up to sectors.
     size_bytes: u64,
-    is_open: bool,
+    /// Until the end.
+    file: Option<Box<dyn DataFile>>,
 }
 
 impl DataImage {
@@ -102,21 +102,20 @@ impl DataImage {
         };
         image.activate_over(&activation, Some(id))?;
         Ok(Self {
-            file,
             path,
             id,
             descriptor: image.path().to_owned(),
             read_only,
             gate: RwLock::new(Gate {
                 size_bytes,
-                is_open: true,
+                file: Some(file),
             }),
             failed_sync: AtomicI32::new(0),
         })
     }
 
     /// Waits until nothing moves, makes the data image durable and [inactivates](Image::inactivate) the image. From then
-    /// on the data image can neither be read nor written. Waits for the disk.
+    /// on the data image is closed, and can neither be read nor written. Once more does nothing. Waits for the disk.
     ///
     /// # Errors
     /// A failed sync, now or [before](Self::flush): every bitmap is inconsistent then, as when the path leads elsewhere by
@@ -124,8 +123,15 @@ impl DataImage {
     pub fn inactivate(&self, image: &Image) -> Result<()> {
         self.check_image(image)?;
         let mut gate = self.close_gate();
-        gate.is_open = false;
-        let synced = if self.read_only { Ok(()) } else { self.sync() };
+        let Some(file) = gate.file.as_deref() else {
+            // What the image does since is somebody else's.
+            return Ok(());
+        };
+        let synced = if self.read_only {
+            Ok(())
+        } else {
+            self.sync(file)
+        };
         if synced.is_err() {
             // Also those that came after an earlier failure.
             self.distrust(image, UNSYNCED)?;
@@ -138,6 +144,8 @@ impl DataImage {
         }
         // The seal takes the data image's modification time after this; nothing of ours touches the file any more.
         let ended = image.inactivate();
+        // Closed here, and with it unlocked: another thread may hold on to what is left.
+        gate.file = None;
         synced.and(ended)
     }
 
@@ -152,10 +160,10 @@ impl DataImage {
     }
 
     /// Makes the data image durable. Once that failed it fails for good: the system forgets what it could not write.
-    fn sync(&self) -> Result<()> {
+    fn sync(&self, file: &dyn DataFile) -> Result<()> {
         let before = self.failed_sync.load(Ordering::Acquire);
         let synced = if before == 0 {
-            self.file.sync()
+            file.sync()
         } else {
             Err(std::io::Error::from_raw_os_error(before))
         };

@@ -5,12 +5,20 @@
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qbm::*;
 
 /// 1 MiB and a sector: the last granule is cut.
 pub(crate) const SIZE: u64 = (1 << 20) + 512;
 pub(crate) const GRANULARITY: u64 = 65536;
+
+/// A child has a copy of every file that any test has open, and their locks with it, until it ends or runs another
+/// program: where tests make children, one test at a time.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) fn error() -> qbm_error {
     qbm_error {

@@ -404,23 +404,23 @@ fn a_commit_that_failed_is_tried_again() {
 #[test]
 fn a_backup_beside_writers_misses_nothing() {
     const BLOCK: u64 = 512;
-    const BLOCKS: u64 = 4096;
+    /// Far from each other: the bitmap takes so long to copy that writes come between.
+    const STRIDE: u64 = 4 << 20;
+    const BLOCKS: u64 = 2048;
     const WRITERS: u64 = 4;
     for durability in [Durability::Process, Durability::Close] {
-        let disk = Disk::new(BLOCK * BLOCKS);
+        let disk = Disk::new(STRIDE * BLOCKS);
         let image = disk.activated_as(durability);
         image.add_bitmap("b", BLOCK, true).unwrap();
         let content: Vec<AtomicU64> = (0..BLOCKS).map(|_| AtomicU64::new(0)).collect();
         let stop = AtomicBool::new(false);
         let mut backup = vec![0; content.len()];
-        let extents = |image: &Image| {
-            let mut blocks = BTreeSet::new();
-            let mut next = 0;
-            while let Some(extent) = image.next_dirty_extent("b", next).unwrap() {
-                blocks.extend(extent.offset_bytes / BLOCK..extent.end_bytes() / BLOCK);
-                next = extent.end_bytes();
-            }
+        let blocks = |image: &Image| {
+            let offsets = dirty(image, "b", BLOCK).into_iter();
+            let blocks = offsets.filter(|offset| offset.is_multiple_of(STRIDE));
             blocks
+                .map(|offset| offset / STRIDE)
+                .collect::<BTreeSet<_>>()
         };
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
@@ -432,7 +432,7 @@ fn a_backup_beside_writers_misses_nothing() {
                             .wrapping_mul(6364136223846793005)
                             .wrapping_add(1442695);
                         let block = (state >> 33) % BLOCKS;
-                        let (ticket, begun) = image.begin_write(block * BLOCK, BLOCK).unwrap();
+                        let (ticket, begun) = image.begin_write(block * STRIDE, BLOCK).unwrap();
                         assert_eq!(begun, Begun::Ready);
                         if state >> 60 == 0 {
                             std::thread::yield_now();
@@ -444,14 +444,14 @@ fn a_backup_beside_writers_misses_nothing() {
             }
             for round in 0..30 {
                 image.freeze_bitmap("b").unwrap();
-                let frozen = extents(&image);
+                let frozen = blocks(&image);
                 let halfway = round % 3 * BLOCKS / 2;
                 for block in &frozen {
                     backup[*block as usize] = content[*block as usize].load(Ordering::SeqCst);
                 }
-                image.checkpoint_bitmap("b", halfway * BLOCK).unwrap();
+                image.checkpoint_bitmap("b", halfway * STRIDE).unwrap();
                 let left: BTreeSet<_> = frozen.range(halfway.min(BLOCKS)..).copied().collect();
-                assert_eq!(extents(&image), left);
+                assert_eq!(blocks(&image), left);
                 match round % 5 {
                     4 => image.abort_bitmap("b").unwrap(),
                     _ => image.commit_bitmap("b").unwrap(),
@@ -460,7 +460,7 @@ fn a_backup_beside_writers_misses_nothing() {
             stop.store(true, Ordering::Relaxed);
         });
         let check = |image: &Image| {
-            let dirty = extents(image);
+            let dirty = blocks(image);
             for (block, backup) in (0..).zip(&backup) {
                 let differs = content[block as usize].load(Ordering::SeqCst) != *backup;
                 assert!(!differs || dirty.contains(&block), "block {block} is lost");
