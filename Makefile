@@ -54,7 +54,7 @@ install: ## Install libqbm, its header and its .pc file below PREFIX
 	@qbm-ffi/install.sh "$(DESTDIR)" "$(PREFIX)" "$(LIBDIR)"
 
 uninstall: ## Remove what install put there
-	rm -f $(DESTDIR)$(LIBDIR)/libqbm.so $(DESTDIR)$(LIBDIR)/libqbm.so.0 $(DESTDIR)$(LIBDIR)/libqbm.so.0.1.0 \
+	rm -f $(DESTDIR)$(LIBDIR)/libqbm.so $(DESTDIR)$(LIBDIR)/libqbm.so.0 $(DESTDIR)$(LIBDIR)/libqbm.so.0.2.0 \
 		$(DESTDIR)$(LIBDIR)/libqbm.a $(DESTDIR)$(LIBDIR)/pkgconfig/qbm.pc $(DESTDIR)$(PREFIX)/include/qbm.h
 
 clean: ## Remove what cargo built; the cache of QEMU stays

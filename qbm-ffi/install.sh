@@ -12,12 +12,12 @@ cargo=${CARGO:-cargo}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 # The soname changes when the ABI breaks, not when the crate's version does.
 soname=libqbm.so.0
-real=libqbm.so.0.1.0
+real=libqbm.so.0.2.0
 
 cd "$root"
 target=${CARGO_TARGET_DIR:-target}
 build() {
-    "$cargo" rustc --release --locked --quiet -p qbm-ffi --crate-type staticlib -- --print native-static-libs
+    "$cargo" rustc --release --locked --quiet -p qbm-ffi --features c-library --crate-type staticlib -- --print native-static-libs
 }
 # What the static library needs from the system, as rustc says it.
 libs=$(build 2>&1 | sed -n 's/^note: native-static-libs: //p' | tail -n 1)

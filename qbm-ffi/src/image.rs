@@ -32,6 +32,31 @@ pub const QBM_INFO_SIZE_KNOWN: u32 = 8;
 pub struct qbm_image {
     pub(crate) image: Image,
     pub(crate) poisoned: AtomicBool,
+    /// The process that opened it.
+    process: u32,
+}
+
+impl qbm_image {
+    pub(crate) fn new(image: Image) -> Self {
+        Self {
+            image,
+            poisoned: AtomicBool::new(false),
+            process: std::process::id(),
+        }
+    }
+
+    /// A forked process has a copy of the bitmaps that nothing keeps up to date, and shares files and locks with its parent.
+    pub(crate) fn check_process(&self) -> Result<(), Failure> {
+        let here = std::process::id();
+        if here == self.process {
+            return Ok(());
+        }
+        let text = format!(
+            "process {here} cannot use the image: process {} opened it",
+            self.process
+        );
+        Err(Failure::new(libc::ECHILD, text))
+    }
 }
 
 impl fmt::Debug for qbm_image {

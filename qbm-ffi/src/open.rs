@@ -2,16 +2,14 @@
 //! Opening, activating, inactivating, closing.
 
 use std::ffi::c_char;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use qbm_core::storage::OsStorage;
-use qbm_core::{Activation, DataPath, Image, OpenOptions};
+use qbm_core::{Activation, Image, OpenOptions};
 
 use crate::args::{self, SizeFirst};
 use crate::call::{guard, with};
 use crate::error::qbm_error;
 use crate::image::{durability, qbm_image};
+use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_OPEN_NO_LOCK: u32 = 1;
@@ -63,11 +61,8 @@ pub unsafe extern "C" fn qbm_open(
             shared: given.flags & QBM_OPEN_SHARED != 0,
             read_only: given.flags & QBM_OPEN_READ_ONLY != 0,
         };
-        let image = Image::open(Arc::new(OsStorage), path, options)?;
-        *out = Box::into_raw(Box::new(qbm_image {
-            image,
-            poisoned: AtomicBool::new(false),
-        }));
+        let image = Image::open(storage(), path, options)?;
+        *out = Box::into_raw(Box::new(qbm_image::new(image)));
         Ok(0)
     };
     // SAFETY: promised by the caller.
@@ -117,15 +112,8 @@ pub unsafe extern "C" fn qbm_activate(
         let given = unsafe { args::structure(args, "args") }?;
         let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA;
         args::flags(given.flags, known, "args.flags")?;
-        let data_path = if given.data_file.is_null() {
-            DataPath::Stored
-        } else {
-            // SAFETY: promised by the caller.
-            match unsafe { args::path(given.data_file, "args.data_file") }? {
-                path if path.as_os_str().is_empty() => DataPath::Unknown,
-                path => DataPath::File(path.to_owned()),
-            }
-        };
+        // SAFETY: promised by the caller.
+        let data_path = unsafe { args::data_path(given.data_file) }?;
         image.image.activate(&Activation {
             size_bytes: given.image_size_bytes,
             read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
@@ -156,7 +144,8 @@ pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_e
 
 /// Inactivates, then frees the handle, whatever the result. NULL: does nothing and returns 0. Blocks.
 ///
-/// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk.
+/// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk; -ECHILD in a process that
+/// did not open it: memory and descriptors are freed, and nothing changes on disk or for the process that did.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     if image.is_null() {
@@ -166,10 +155,11 @@ pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error)
     let result = unsafe { qbm_inactivate(image, error) };
     // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
     let image = unsafe { Box::from_raw(image) };
-    if image.poisoned.load(Ordering::Acquire) {
-        // Dropping runs none of the code that failed: it closes files.
-        debug_assert!(result < 0, "a poisoned handle does not close cleanly");
-    }
-    drop(image);
-    result
+    // Dropping takes no lock and writes nothing: it closes files.
+    let body = || {
+        drop(image);
+        Ok(result)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { guard(error, body) }
 }

@@ -262,6 +262,22 @@ impl Recorder {
         self.map.load().count()
     }
 
+    /// Bytes in dirty granules of a disk of `size_bytes`; the last granule is cut at its end.
+    pub(crate) fn dirty_bytes(&self, size_bytes: u64) -> u64 {
+        let map = self.map.load();
+        let disk = self.granularity.touched(0, size_bytes, map.bits_count());
+        let beyond = map.from_bit(disk.end);
+        let granules = map.count().saturating_sub(beyond.count());
+        let bytes = granules.saturating_mul(self.granularity.bytes());
+        let (_, covered_bytes) = self.granularity.bytes_of(disk);
+        match disk.end.checked_sub(1) {
+            Some(last) if map.next_set(last) == Some(last) => {
+                bytes.saturating_sub(covered_bytes.saturating_sub(size_bytes))
+            }
+            _ => bytes,
+        }
+    }
+
     /// Fits the bitmap to another size; new bits are zero. Page cache only.
     pub(crate) fn resize(&self, bits_count: u64) -> Result<()> {
         let _writing = self.lock();
