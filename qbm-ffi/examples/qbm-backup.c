@@ -118,7 +118,7 @@ static void open_image(qbm_info *info)
     }
     ret = qbm_activate(image, &args, &error);
     while (qbm_take_notice(image, notice, sizeof(notice)) == 1) {
-        warnx("%s: %s", image_path, notice);
+        warnx("%s", notice);
     }
     check(ret);
     check(qbm_get_info(image, info, &error));

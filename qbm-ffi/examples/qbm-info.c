@@ -244,7 +244,7 @@ int main(int argc, char **argv)
         ret = qbm_get_info(image, &info, &error);
     }
     while (qbm_take_notice(image, notice, sizeof(notice)) == 1) {
-        fprintf(stderr, "qbm-info: %s: %s\n", path, notice);
+        fprintf(stderr, "qbm-info: %s\n", notice);
     }
     if (ret == 0) {
         print_image(path, &info, state, json);

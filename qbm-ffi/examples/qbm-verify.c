@@ -213,7 +213,7 @@ static int open_all(verification *v, const char *previous, qbm_info *info)
         return library_failed(v);
     }
     while (qbm_take_notice(v->image, notice, sizeof(notice)) == 1) {
-        fprintf(stderr, "qbm-verify: %s: %s\n", v->image_path, notice);
+        fprintf(stderr, "qbm-verify: %s\n", notice);
     }
     if (bitmap.flags & QBM_BITMAP_INCONSISTENT) {
         fprintf(stderr, "qbm-verify: %s: bitmap \"%s\" is inconsistent\n",

@@ -2,10 +2,15 @@
 /*
  * Kills qbm-backup at random moments: kill-backup SEED KILLS QBM-BACKUP DIRECTORY
  *
- * A round: a process writes the disk through libqbm and may be killed, the
- * target may be taken away, replaced by an old one, or another be made; then
- * qbm-backup is killed a few times, with more writes in between, and at last
- * left to end. Target and disk must be the same then. Kills count when they hit.
+ * A round: a process writes the disk through libqbm and may be killed; target or
+ * image may be replaced by what they were some rounds ago, the target removed,
+ * another one be made; then qbm-backup is killed a few times, with more writes
+ * in between, and at last left to end. Target and disk must be the same then,
+ * and nothing be marked.
+ *
+ * Every other kill comes after a random time, the others at a random system call,
+ * before or after it: what takes no time to do is hit as well. The latter need
+ * ptrace(). KILLS counts the former, where they hit.
  */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -20,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,20 +41,29 @@
 static uint64_t seed, state;
 static const char *qbm_backup;
 static qbm_error error = { .size = sizeof(error) };
-/* How long a whole run takes, as measured last. */
+/* How long a whole run takes, and how often one stops at system calls. */
 static int64_t whole_nanoseconds = 100000000;
-static uint64_t kills_hit, writers_killed, runs_completed, resumed_bytes;
+static uint64_t whole_stops = 400;
+static bool can_trace = true;
+static uint64_t kills_hit, stops_hit, writers_killed, runs_completed;
+static uint64_t resumed_bytes;
+
+enum manner { UNHARMED, AT_A_TIME, AT_A_CALL };
 
 static void fail(const char *format, ...)
 {
     va_list arguments;
 
     va_start(arguments, format);
-    printf("kill-backup: seed %" PRIu64 ", after %" PRIu64 " kills: ", seed,
-           kills_hit);
+    printf("kill-backup: seed %" PRIu64 ", after %" PRIu64 " and %" PRIu64
+           " kills: ", seed, kills_hit, stops_hit);
     vprintf(format, arguments);
     putchar('\n');
     va_end(arguments);
+    fflush(stdout);
+    if (system("test ! -e errors || cat errors") != 0) {
+        puts("what qbm-backup said is lost");
+    }
     exit(1);
 }
 
@@ -175,6 +190,59 @@ static int64_t some_delay(void)
     return (int64_t)below((uint64_t)whole_nanoseconds);
 }
 
+/* Containers may forbid it. */
+static bool may_trace(void)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 0 : 1);
+    }
+    return reap(child, -1) == 0;
+}
+
+/* Which file holds the target's tags. */
+static ino_t tags_inode(void)
+{
+    struct stat file;
+
+    return stat("target.qbm-backup", &file) == 0 ? file.st_ino : 0;
+}
+
+/*
+ * Waits for a traced child, and kills it when it has stopped some times: since it
+ * began, or since it replaced the tags, where the order of few calls matters.
+ */
+static int reap_at_call(pid_t child)
+{
+    bool from_tags_on = below(2);
+    uint64_t stops = below(from_tags_on ? 150 : whole_stops);
+    ino_t tags = tags_inode();
+    uint64_t stopped = 0;
+    long signal;
+    int status;
+
+    CHECK(child > 0);
+    /* The first stop is that of exec(). */
+    CHECK(waitpid(child, &status, 0) == child);
+    while (WIFSTOPPED(status)) {
+        /* Our own signal is no news; another is the child's. */
+        signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+        if (from_tags_on && tags_inode() != tags) {
+            from_tags_on = false;
+            stopped = 0;
+        }
+        if (stopped++ >= stops && !from_tags_on) {
+            kill(child, SIGKILL);
+        } else if (ptrace(PTRACE_SYSCALL, child, NULL, (void *)signal) < 0) {
+            CHECK(errno == ESRCH);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+    }
+    whole_stops = stopped > whole_stops ? stopped : whole_stops;
+    return status;
+}
+
 static void run_writer(void)
 {
     bool is_killed = below(3) == 0;
@@ -195,12 +263,22 @@ static void run_writer(void)
     }
 }
 
+static void exec_backup(const char *target, bool is_traced)
+{
+    if (freopen("output", "w", stdout) && freopen("errors", "w", stderr) &&
+        (!is_traced || ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0)) {
+        execl(qbm_backup, "qbm-backup", "--checkpoint", "262144", IMAGE,
+              BITMAP, target, (char *)NULL);
+    }
+    _exit(127);
+}
+
 /* Runs qbm-backup; whether it ended by itself, and then with 0. */
-static bool run_backup(const char *target, bool is_killed)
+static bool run_backup(const char *target, enum manner manner)
 {
     uint64_t disk_bytes, copied_bytes, of_bytes;
     int64_t before = count_dirty(&disk_bytes), after;
-    int64_t delay = is_killed ? some_delay() : -1;
+    int64_t delay = manner == AT_A_TIME ? some_delay() : -1;
     int64_t began = now_nanoseconds();
     char line[256] = "", format[64];
     FILE *output;
@@ -208,25 +286,26 @@ static bool run_backup(const char *target, bool is_killed)
     pid_t child = fork();
 
     if (child == 0) {
-        if (freopen("output", "w", stdout)) {
-            execl(qbm_backup, "qbm-backup", "--checkpoint", "262144", IMAGE,
-                  BITMAP, target, (char *)NULL);
-        }
-        _exit(127);
+        exec_backup(target, manner == AT_A_CALL);
     }
-    status = reap(child, delay);
-    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && is_killed) {
-        kills_hit++;
+    status = manner == AT_A_CALL ? reap_at_call(child)
+                                 : reap(child, delay);
+    if (manner != UNHARMED && WIFSIGNALED(status) &&
+        WTERMSIG(status) == SIGKILL) {
+        *(manner == AT_A_CALL ? &stops_hit : &kills_hit) += 1;
         after = count_dirty(&disk_bytes);
-        /* Less is marked: that much need not be copied again. */
-        resumed_bytes += after >= 0 && after < before
+        /* Less is marked, but not nothing: that much is not copied again. */
+        resumed_bytes += after > 0 && after < before
             ? (uint64_t)(before - after) : 0;
         return false;
     }
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         fail("qbm-backup ended with status 0x%x", (unsigned)status);
     }
-    whole_nanoseconds = (whole_nanoseconds + now_nanoseconds() - began) / 2 + 1;
+    if (manner != AT_A_CALL) {
+        whole_nanoseconds =
+            (whole_nanoseconds + now_nanoseconds() - began) / 2 + 1;
+    }
     runs_completed++;
 
     /* It copied what was marked, or all, and nothing is marked any more. */
@@ -278,24 +357,35 @@ static void compare(const char *target)
     }
 }
 
-/* What else may happen to a target between two backups. */
+static void shell(const char *command)
+{
+    if (system(command) != 0) {
+        fail("failed: %s", command);
+    }
+}
+
+/* What else may happen between two backups. */
 static void disturb(void)
 {
     switch (below(8)) {
     case 0:
-        CHECK(unlink("target") == 0 || errno == ENOENT);
+        shell("rm -f target");
         break;
     case 1:
-        /* One from some rounds ago comes back, with its tags. */
-        CHECK(access("old", F_OK) < 0 ||
-              system("cp old target && cp old.tags target.qbm-backup") == 0);
+        shell("test ! -e target || cp target target.qbm-backup old-target");
         break;
     case 2:
-        CHECK(access("target.qbm-backup", F_OK) < 0 ||
-              system("cp target old && cp target.qbm-backup old.tags") == 0);
+        shell("test ! -e old-target/target || cp old-target/* .");
         break;
     case 3:
-        if (run_backup("other", below(2))) {
+        /* The image forgets a backup. Its times too: only the tags can tell. */
+        shell("rm -f old-image/* && cp -p disk.qbm* old-image");
+        run_writer();
+        run_backup("target", UNHARMED);
+        shell("rm disk.qbm* && cp -p old-image/* .");
+        break;
+    case 4:
+        if (run_backup("other", below(2) ? UNHARMED : AT_A_TIME)) {
             compare("other");
         }
         break;
@@ -306,7 +396,7 @@ int main(int argc, char **argv)
 {
     qbm_create_args create_args = { .size = sizeof(create_args),
                                     .image_size_bytes = DISK_BYTES_MIN };
-    uint64_t kills_wanted, rounds = 0;
+    uint64_t kills_wanted;
 
     if (argc != 5) {
         fputs("usage: kill-backup SEED KILLS QBM-BACKUP DIRECTORY\n", stderr);
@@ -316,29 +406,30 @@ int main(int argc, char **argv)
     kills_wanted = strtoull(argv[2], NULL, 10);
     qbm_backup = argv[3];
     CHECK(chdir(argv[4]) == 0);
+    shell("mkdir old-target old-image");
+    can_trace = may_trace();
     CHECK(qbm_create(IMAGE, &create_args, &error) == 0);
 
     while (kills_hit < kills_wanted) {
         uint64_t kills = 1 + below(5);
 
-        rounds++;
         run_writer();
         disturb();
         while (kills-- && kills_hit < kills_wanted) {
-            run_backup("target", true);
+            run_backup("target", can_trace && below(2) ? AT_A_CALL : AT_A_TIME);
             if (below(3) == 0) {
                 run_writer();
             }
         }
-        run_backup("target", false);
+        run_backup("target", UNHARMED);
         compare("target");
     }
     if (!resumed_bytes) {
         fail("no kill was resumed: everything was copied again each time");
     }
     printf("kill-backup: seed %" PRIu64 ", %" PRIu64 " kills (and %" PRIu64
-           " of writers) in %" PRIu64 " rounds, %" PRIu64 " runs completed, %"
-           PRIu64 " bytes resumed, 0 blocks lost\n", seed, kills_hit,
-           writers_killed, rounds, runs_completed, resumed_bytes);
+           " at system calls, %" PRIu64 " of writers), %" PRIu64 " runs"
+           " completed, %" PRIu64 " bytes resumed, 0 blocks lost\n", seed,
+           kills_hit, stops_hit, writers_killed, runs_completed, resumed_bytes);
     return 0;
 }
