@@ -10,7 +10,9 @@
  *   .message is one line of UTF-8 for a person; its wording is not part of the ABI.
  * - Structures begin with their size, set by the caller, so that they can grow. A size larger than the library knows is
  *   accepted if the unknown tail is zero, otherwise -E2BIG; a size too small for the first version is -EINVAL.
- * - Strings are NUL-terminated UTF-8 and stay the caller's.
+ * - Strings are NUL-terminated UTF-8 and stay the caller's. Paths are any bytes.
+ * - Where a function does not say that a pointer may be NULL, NULL is -EINVAL; so are a bitmap's name that is not UTF-8 and a
+ *   flag that is not listed.
  * - Offsets, lengths and sizes are in bytes.
  * - A handle may be used by several threads at once, except that nothing may run beside or after qbm_close().
  *   Nothing is kept per thread.
@@ -18,7 +20,11 @@
  *   -ECHILD and does nothing. The qbm_co_*_begin, _wait and _end functions of writes do not look; they must not be called
  *   there. qbm_close() frees the copy that the other process has, and also returns -ECHILD; the image stays locked as long
  *   as any process has a copy. exec() closes it.
- * - "Blocks": may wait for a disk. All other functions write to the page cache at most.
+ * - "Blocks": may wait for a disk. All other functions write to the page cache at most; all but the _begin and _end
+ *   functions of writes may have to wait for one that another thread has called on the same handle.
+ * - After an error a handle shows the state before the call, unless the function says otherwise. Where the system's error
+ *   kept the descriptor from being written, it is open which of the two states a crash would leave, until a change or the
+ *   close succeeds; no write is missed either way.
  * - The library prints nothing and installs no signal handler. A bug in it (a panic) returns -EIO with the reason in
  *   .message, and poisons the handle: every later call fails with -EIO, and qbm_close() leaves the image on disk as it is,
  *   marked in use if it was active for writing. Without memory it ends the process with abort() and a line on stderr.
@@ -72,6 +78,11 @@
 #define QBM_INFO_SIZE_KNOWN 8
 
 /*
+ Activated with QBM_ACTIVATE_DATA: qbm_pread() and its siblings work.
+ */
+#define QBM_INFO_DATA 16
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_CREATE_NO_LOCK 1
@@ -103,6 +114,13 @@
 #define QBM_ACTIVATE_TRUST_DATA 2
 
 /*
+ The library opens the data image itself, a raw local file or block device, for qbm_pread() and its siblings.
+ image_size_bytes must be 0: the size is the data image's. Unless the image was opened with QBM_OPEN_NO_LOCK or
+ QBM_OPEN_SHARED, the locks are taken that QEMU takes. qbm_inactivate() makes the data image durable and closes it.
+ */
+#define QBM_ACTIVATE_DATA 4
+
+/*
  Writes set bits ("auto" in qcow2's listings).
  */
 #define QBM_BITMAP_RECORDING 1
@@ -121,6 +139,11 @@
  For qbm_bitmap_add(): begin with every bit set.
  */
 #define QBM_BITMAP_ALL_DIRTY 8
+
+/*
+ Between qbm_bitmap_freeze() and qbm_bitmap_commit() or qbm_bitmap_abort().
+ */
+#define QBM_BITMAP_FROZEN 16
 
 /*
  Most user data of one bitmap, in bytes.
@@ -273,6 +296,11 @@
 #define QBM_FINDING_REPAIRED 2
 
 /*
+ For qbm_zero(): the range's space may be given back.
+ */
+#define QBM_ZERO_MAY_UNMAP 1
+
+/*
  A _begin function's way to say: call the _wait function of the same group before the data moves.
  */
 #define QBM_MUST_WAIT 1
@@ -283,7 +311,7 @@
 typedef struct qbm_image qbm_image;
 
 /*
- What qbm_check() found; opaque. Nothing changes it: any thread may read it.
+ What qbm_check() found; opaque. It is memory that nothing changes: any thread may read it, and a forked process its copy.
  */
 typedef struct qbm_report qbm_report;
 
@@ -417,7 +445,7 @@ typedef struct qbm_activate_args {
    */
   uint32_t durability;
   /*
-   The data image's size now.
+   The data image's size now; 0 with QBM_ACTIVATE_DATA.
    */
   uint64_t image_size_bytes;
   /*
@@ -624,6 +652,8 @@ int32_t qbm_open(const char *path,
 
  What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
  Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+ With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
+ a regular file nor a block device, or it is the descriptor or a bitmap file).
  */
 int32_t qbm_activate(struct qbm_image *image,
                      const struct qbm_activate_args *args,
@@ -634,7 +664,8 @@ int32_t qbm_activate(struct qbm_image *image,
 
  The handle stays open and may be activated again. An image that is not active: 0.
  Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
- could not be ended, the image stays in use on disk, as after a crash.
+ could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
+ made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
  */
 int32_t qbm_inactivate(struct qbm_image *image,
                        struct qbm_error *error);
@@ -874,7 +905,7 @@ int32_t qbm_bitmap_merge_bits(struct qbm_image *image,
 
 /*
  Marks [offset, offset + bytes) dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a
- guest's write is at the image's durability. Safe beside writes in flight.
+ guest's write is at the image's durability. Safe beside writes in flight. Blocks only when it fails.
 
  Errors: -ENOENT when no such bitmap is loaded, -EINVAL (NULL, a range beyond the disk), -EROFS; -EIO when the range could
  not be recorded: the bitmap is inconsistent then, on disk too.
@@ -886,6 +917,60 @@ int32_t qbm_bitmap_mark_dirty(struct qbm_image *image,
                               struct qbm_error *error);
 
 /*
+ Freezes what a bitmap says, to be copied: until qbm_bitmap_commit() or qbm_bitmap_abort(), what reads its bits shows it
+ as it is now, and QBM_BITMAP_FROZEN is set. Later writes are kept for afterwards; writes in flight count as later ones.
+
+ Nothing changes on disk: the bitmap there goes on recording. A crash, and a clean close, which ends the freeze as
+ qbm_bitmap_abort() does, leave one that has all of the frozen bits and all later ones, to the image's durability.
+
+ While it is frozen, -EBUSY is what qbm_bitmap_remove(), _rename(), _clear(), _set_recording(), _set_granularity(),
+ _store_bits(), and _merge() from it or to it return. What is marked or added comes as later writes do. A resize does
+ not end the freeze: what the disk gains was written later. qbm_bitmap_set_inconsistent() ends it.
+ Errors: -ENOENT when no such bitmap is loaded, -EROFS, -EBUSY when it is frozen already, -EIO when it has missed a
+ write: it is inconsistent then.
+ */
+int32_t qbm_bitmap_freeze(struct qbm_image *image,
+                          const char *name,
+                          struct qbm_error *error);
+
+/*
+ Says that what was frozen before offset has been copied, and is safe there. offset is rounded down to a granule; one at
+ or beyond the end of the disk stands for all of it. Those blocks leave what is frozen, and are clean but where they
+ were written since the freeze; the bitmap stays frozen. Durable when this returns. Blocks.
+
+ A copy that is interrupted after this, however it is, goes on with another qbm_bitmap_freeze(): what is dirty then is
+ what it lacks.
+ Errors: -ENOENT when no such bitmap is loaded, -EROFS, -EINVAL when it is not frozen, -EIO when it has missed a write:
+ it is inconsistent then; or the system's: nothing has changed then, but a crash may leave the blocks clean, until
+ qbm_bitmap_abort() or another change of the descriptor has returned 0.
+ */
+int32_t qbm_bitmap_checkpoint(struct qbm_image *image,
+                              const char *name,
+                              uint64_t offset,
+                              struct qbm_error *error);
+
+/*
+ Says that all that was frozen has been copied, and is safe there: what is dirty now was written since the freeze. The
+ bitmap is no longer frozen. Durable when this returns. Blocks.
+
+ Errors: as qbm_bitmap_checkpoint(). The bitmap is still frozen then, unless it is inconsistent.
+ */
+int32_t qbm_bitmap_commit(struct qbm_image *image,
+                          const char *name,
+                          struct qbm_error *error);
+
+/*
+ Ends a freeze without a copy: what is still frozen and what was written since is dirty. Blocks, if a change of the
+ descriptor failed before, such as qbm_bitmap_commit(): what that may have put on disk is taken back.
+
+ Errors: -ENOENT when no such bitmap is loaded, -EROFS, -EINVAL when it is not frozen, or the system's: the bitmap is
+ still frozen then.
+ */
+int32_t qbm_bitmap_abort(struct qbm_image *image,
+                         const char *name,
+                         struct qbm_error *error);
+
+/*
  Looks for everything that is wrong with the image whose descriptor is at path. Reads every bitmap file, but not the data
  image, which is never written either. Blocks.
 
@@ -893,7 +978,7 @@ int32_t qbm_bitmap_mark_dirty(struct qbm_image *image,
  inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
  On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
  Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
- known), -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
+ known), -ENOTSUP, -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
  was repaired until then stays so.
  */
 int32_t qbm_check(const char *path,
@@ -921,9 +1006,85 @@ int32_t qbm_report_get(const struct qbm_report *report,
                        struct qbm_error *error);
 
 /*
- Frees a report. NULL: does nothing.
+ Frees a report; nothing may use it beside or after that. NULL: does nothing.
  */
 void qbm_report_free(struct qbm_report *report);
+
+/*
+ Reads bytes at offset into buf; a read-only image too. Blocks.
+
+ What the disk has beyond the end of the file, the rest of its last 512 bytes, is zeros. Any number of threads may
+ read and write at once; beside a write of the same bytes, a read returns the old or the new of each.
+ Errors: -EINVAL (beyond the disk), -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's; what is in buf
+ then is unspecified.
+ */
+int32_t qbm_pread(const struct qbm_image *image,
+                  uint64_t offset,
+                  size_t bytes,
+                  void *buf,
+                  struct qbm_error *error);
+
+/*
+ Writes bytes from buf at offset. Blocks.
+
+ The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
+ durability says. The data is in the page cache when this returns: it survives the process, and a power cut after
+ qbm_flush(). Any number of threads may write at once; writes that overlap are neither ordered nor atomic, as with
+ pwrite(2).
+ Errors: -EINVAL (beyond the disk), -EROFS (not activated for writing), -EBADF (not activated with
+ QBM_ACTIVATE_DATA), or the system's, such as -ENOSPC and -EIO: any part may have been written, and all of the range
+ is dirty.
+ */
+int32_t qbm_pwrite(struct qbm_image *image,
+                   uint64_t offset,
+                   size_t bytes,
+                   const void *buf,
+                   struct qbm_error *error);
+
+/*
+ Makes bytes at offset read as zeros: by the file system or the device where that can do it, otherwise by writing
+ them. Blocks.
+
+ flags: QBM_ZERO_MAY_UNMAP. Recorded, durable and in parallel as qbm_pwrite(), with its errors.
+ */
+int32_t qbm_zero(struct qbm_image *image,
+                 uint64_t offset,
+                 uint64_t bytes,
+                 uint32_t flags,
+                 struct qbm_error *error);
+
+/*
+ Says that bytes at offset are needed no more; their space is given back where that is possible. Blocks.
+
+ Advice: where it is not possible nothing happens, and 0 is returned. The range then reads as zeros or as before, and is
+ dirty in either case. Recorded and in parallel as qbm_pwrite(), with its errors.
+ */
+int32_t qbm_discard(struct qbm_image *image,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    struct qbm_error *error);
+
+/*
+ Makes every write that has returned durable in the data image. Bitmaps become durable at the end of the session. Blocks.
+
+ Errors: -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's, such as -EIO. Those are final: what was written
+ before may be lost, every later flush fails too, and every bitmap is inconsistent.
+ */
+int32_t qbm_flush(struct qbm_image *image,
+                  struct qbm_error *error);
+
+/*
+ Cuts the data image, a regular file, to new_size_bytes, or grows it with zeros; the bitmaps follow, and what the disk
+ gains is dirty. Reads and writes of other threads wait meanwhile. Blocks.
+
+ The disk has the size rounded up to 512. The bitmaps' part is durable when this returns, the data image's length after
+ qbm_flush(). After an error disk and bitmaps have the size that the data image has.
+ Errors: -ENOTSUP (a block device), -EFBIG (a bitmap, or the disk, would exceed its cap), -EROFS (not activated for
+ writing), -EBADF (not activated with QBM_ACTIVATE_DATA), or the system's.
+ */
+int32_t qbm_truncate(struct qbm_image *image,
+                     uint64_t new_size_bytes,
+                     struct qbm_error *error);
 
 /*
  Announces a write of bytes at offset: recorded in every recording bitmap, rounded outwards, before the data moves.
@@ -991,7 +1152,8 @@ void qbm_co_discard_end(struct qbm_image *image, const struct qbm_ticket *ticket
 /*
  Announces that the data image is about to get new_size_bytes; a tail that it gains is recorded. Blocks.
 
- Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), or the system's: do not resize the data image.
+ Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), -EINVAL (activated with QBM_ACTIVATE_DATA), or the system's: do
+ not resize the data image.
  */
 int32_t qbm_co_truncate_begin(struct qbm_image *image,
                               uint64_t new_size_bytes,

@@ -16,6 +16,8 @@ pub const QBM_BITMAP_IN_USE: u32 = 2;
 pub const QBM_BITMAP_INCONSISTENT: u32 = 4;
 /// For qbm_bitmap_add(): begin with every bit set.
 pub const QBM_BITMAP_ALL_DIRTY: u32 = 8;
+/// Between qbm_bitmap_freeze() and qbm_bitmap_commit() or qbm_bitmap_abort().
+pub const QBM_BITMAP_FROZEN: u32 = 16;
 
 /// One bitmap as listings show it.
 #[repr(C)]
@@ -43,7 +45,8 @@ impl qbm_bitmap_info {
         self.granularity_bytes = bitmap.granularity_bytes;
         self.flags = flag(bitmap.recording, QBM_BITMAP_RECORDING)
             | flag(bitmap.in_use, QBM_BITMAP_IN_USE)
-            | flag(bitmap.inconsistent, QBM_BITMAP_INCONSISTENT);
+            | flag(bitmap.inconsistent, QBM_BITMAP_INCONSISTENT)
+            | flag(bitmap.frozen, QBM_BITMAP_FROZEN);
         self.reserved = 0;
         copy_text(&bitmap.name, &mut self.name);
     }

@@ -45,7 +45,7 @@ unsafe impl SizeFirst for qbm_check_args {}
 /// inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
 /// On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
 /// Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
-/// known), -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
+/// known), -ENOTSUP, -EFBIG, -EAGAIN (in use), -ENOENT (no descriptor; when repairing also: no data image), or the system's. What
 /// was repaired until then stays so.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_check(

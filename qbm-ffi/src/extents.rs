@@ -165,7 +165,7 @@ pub unsafe extern "C" fn qbm_bitmap_merge_bits(
 }
 
 /// Marks [offset, offset + bytes) dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a
-/// guest's write is at the image's durability. Safe beside writes in flight.
+/// guest's write is at the image's durability. Safe beside writes in flight. Blocks only when it fails.
 ///
 /// Errors: -ENOENT when no such bitmap is loaded, -EINVAL (NULL, a range beyond the disk), -EROFS; -EIO when the range could
 /// not be recorded: the bitmap is inconsistent then, on disk too.

@@ -12,7 +12,9 @@
 //! | `changes` | whether bitmaps record, names, all bits at once |
 //! | `user_data` | what a bitmap's user keeps with it |
 //! | `extents` | what is dirty: counts, extents, bits |
+//! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
 //! | `check`, `report`, `finding` | checking and repairing |
+//! | `data` | reading and writing the data image |
 //! | `writes` | before and after guest data moves, for block drivers |
 //! | `resize` | before and after the data image is resized, for block drivers |
 #![warn(unsafe_op_in_unsafe_fn)]
@@ -24,6 +26,8 @@
 mod args;
 mod call;
 mod error;
+#[cfg(target_pointer_width = "64")]
+mod layout;
 mod panic_hook;
 mod storage;
 #[cfg(feature = "test-hooks")]
@@ -46,11 +50,15 @@ mod user_data;
 
 mod extents;
 
+mod copy;
+
 mod check;
 
 mod finding;
 
 mod report;
+
+mod data;
 
 mod writes;
 
@@ -59,7 +67,9 @@ mod resize;
 pub use bitmaps::*;
 pub use changes::*;
 pub use check::*;
+pub use copy::*;
 pub use create::*;
+pub use data::*;
 pub use error::*;
 pub use extents::*;
 pub use finding::*;

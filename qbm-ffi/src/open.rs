@@ -7,7 +7,7 @@ use qbm_core::{Activation, Image, OpenOptions};
 
 use crate::args::{self, SizeFirst};
 use crate::call::{guard, with};
-use crate::error::qbm_error;
+use crate::error::{Failure, qbm_error};
 use crate::image::{durability, qbm_image};
 use crate::storage::storage;
 
@@ -76,6 +76,11 @@ pub const QBM_ACTIVATE_READ_ONLY: u32 = 1;
 /// bitmaps inconsistent. It leaves a trace in the descriptor, and a notice.
 pub const QBM_ACTIVATE_TRUST_DATA: u32 = 2;
 
+/// The library opens the data image itself, a raw local file or block device, for qbm_pread() and its siblings.
+/// image_size_bytes must be 0: the size is the data image's. Unless the image was opened with QBM_OPEN_NO_LOCK or
+/// QBM_OPEN_SHARED, the locks are taken that QEMU takes. qbm_inactivate() makes the data image durable and closes it.
+pub const QBM_ACTIVATE_DATA: u32 = 4;
+
 /// How an image is activated.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +92,7 @@ pub struct qbm_activate_args {
     pub flags: u32,
     /// QBM_DURABILITY_*; the default is what the descriptor stores.
     pub durability: u32,
-    /// The data image's size now.
+    /// The data image's size now; 0 with QBM_ACTIVATE_DATA.
     pub image_size_bytes: u64,
     /// The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
     /// the library to look at; then a change behind its back is noticed by the size only.
@@ -101,6 +106,8 @@ unsafe impl SizeFirst for qbm_activate_args {}
 ///
 /// What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
 /// Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+/// With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
+/// a regular file nor a block device, or it is the descriptor or a bitmap file).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_activate(
     image: *mut qbm_image,
@@ -110,17 +117,29 @@ pub unsafe extern "C" fn qbm_activate(
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
         let given = unsafe { args::structure(args, "args") }?;
-        let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA;
+        let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA | QBM_ACTIVATE_DATA;
         args::flags(given.flags, known, "args.flags")?;
         // SAFETY: promised by the caller.
         let data_path = unsafe { args::data_path(given.data_file) }?;
-        image.image.activate(&Activation {
+        let activation = Activation {
             size_bytes: given.image_size_bytes,
             read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
             durability: durability(given.durability)?,
             trust_data: given.flags & QBM_ACTIVATE_TRUST_DATA != 0,
             data_path,
-        })?;
+        };
+        if given.flags & QBM_ACTIVATE_DATA == 0 {
+            image.image.activate(&activation)?;
+            return Ok(0);
+        }
+        if given.image_size_bytes != 0 {
+            let text = format!(
+                "args.image_size_bytes is {}, 0 with QBM_ACTIVATE_DATA",
+                given.image_size_bytes
+            );
+            return Err(Failure::new(libc::EINVAL, text));
+        }
+        image.data.activate(&image.image, &activation)?;
         Ok(0)
     };
     // SAFETY: promised by the caller.
@@ -131,11 +150,12 @@ pub unsafe extern "C" fn qbm_activate(
 ///
 /// The handle stays open and may be activated again. An image that is not active: 0.
 /// Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
-/// could not be ended, the image stays in use on disk, as after a crash.
+/// could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
+/// made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     let body = |image: &qbm_image| {
-        image.image.inactivate()?;
+        image.data.inactivate(&image.image)?;
         Ok(0)
     };
     // SAFETY: promised by the caller.

@@ -12,7 +12,7 @@ use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::finding::{kind_number, severity_number};
 
-/// What qbm_check() found; opaque. Nothing changes it: any thread may read it.
+/// What qbm_check() found; opaque. It is memory that nothing changes: any thread may read it, and a forked process its copy.
 #[allow(non_camel_case_types)]
 pub struct qbm_report {
     report: Report,
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn qbm_report_get(
     unsafe { with_report(report, error, body) }
 }
 
-/// Frees a report. NULL: does nothing.
+/// Frees a report; nothing may use it beside or after that. NULL: does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_report_free(report: *mut qbm_report) {
     if report.is_null() {

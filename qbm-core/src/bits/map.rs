@@ -201,7 +201,7 @@ impl BitMap {
 
     /// The bits at or after `first`; all before it are zero. Chunks are shared with this map, but for the one that `first`
     /// cuts.
-    pub(crate) fn from_bit(&self, first: u64) -> Self {
+    pub(crate) fn rest(&self, first: u64) -> Self {
         let new = Self::new(self.bits_count);
         for (index, chunk) in self.table.present(first / CHUNK_BITS) {
             let dropped = first.saturating_sub(base(index));

@@ -30,7 +30,7 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
     pub fn next_dirty_extent(&self, name: &str, offset_bytes: u64) -> Result<Option<Extent>> {
-        let recorder = self.loaded(name)?;
+        let recorder = self.viewed(name)?;
         let size_bytes = self.size_bytes();
         if offset_bytes >= size_bytes {
             return Ok(None);
@@ -51,7 +51,7 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
     pub fn dirty_bytes(&self, name: &str) -> Result<u64> {
-        let recorder = self.loaded(name)?;
+        let recorder = self.viewed(name)?;
         Ok(recorder.dirty_bytes(self.size_bytes()))
     }
 
