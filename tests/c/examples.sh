@@ -92,6 +92,11 @@ expect 2 'inconsistent' qbm-verify previous d.qbm daily
 expect 0 'inconsistent, and made anew' qbm-backup d.qbm daily copy
 same copy d.qbm.raw
 copies 0 d.qbm daily copy
+disk fine.qbm create 1048576
+disk fine.qbm add daily 4096
+meddle fine.qbm.raw 0 '!!!'
+copies 1048576 fine.qbm daily fine.copy
+expect 0 '"daily": granularity 4096, recording, 0 bytes dirty' qbm-info fine.qbm
 
 # Another target, none, an empty one, one from another time.
 disk d.qbm write 200000 10 e
@@ -198,23 +203,26 @@ tags_differ() { [ -e big.copy.qbm-backup ] && [ "$(cat big.copy.qbm-backup)" != 
 halt() {
     local tags
     tags=$(cat big.copy.qbm-backup 2> /dev/null || true)
-    qbm-backup --checkpoint 1048576 big.qbm daily big.copy > halted 2>&1 &
+    qbm-backup --checkpoint "$1" big.qbm daily big.copy > halted 2>&1 &
     halted=$!
     soon tags_differ "$tags"
     kill -STOP $halted
 }
-halt
+left() { qbm-info big.qbm 2> /dev/null | sed -n 's/.* \([0-9]*\) bytes dirty.*/\1/p'; }
+halt 4294967296
 expect 0 '^state: in use by another process$' qbm-info big.qbm
 expect 3 'big.copy: cannot lock' qbm-backup d.qbm daily big.copy
 kill -TERM $halted
 kill -CONT $halted
 expect 143 '' wait $halted
-expect 0 'big.copy: not finished: [0-9]+ of 2147483648 bytes copied' cat halted
-halt
+copied=$(sed -n 's/.*big.copy: not finished: \([0-9]*\) of 2147483648 bytes copied$/\1/p' halted)
+[ "$copied" -gt 0 ]
+[ "$(left)" = $((2147483648 - copied)) ]
+halt 1048576
 kill -KILL $halted
 expect 137 '' wait $halted 2> /dev/null
 expect 0 '^state: not closed cleanly$' qbm-info big.qbm
-left=$(qbm-info big.qbm 2> /dev/null | sed -n 's/.* \([0-9]*\) bytes dirty.*/\1/p')
+left=$(left)
 [ "$left" -lt 2147483648 ]
 expect 0 "up to date: $left of $left bytes copied" qbm-backup big.qbm daily big.copy
 expect 0 '^0 bytes of a disk of 2147483648 differ' qbm-verify big.copy big.qbm daily

@@ -10,7 +10,8 @@
  *
  * Every other kill comes after a random time, the others at a random system call,
  * before or after it: what takes no time to do is hit as well. The latter need
- * ptrace(). KILLS counts the former, where they hit.
+ * ptrace(). KILLS counts the former, where they hit. SEED repeats what is written
+ * and chosen, but no moment of time.
  */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
