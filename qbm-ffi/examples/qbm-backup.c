@@ -49,7 +49,7 @@
 #define PIECE_BYTES ((size_t)256 << 10)
 #define GRANULARITY_BYTES ((uint64_t)64 << 10)
 #define TAG_PREFIX "qbm-backup:"
-#define TAG_LENGTH 43               /* the prefix and 32 digits */
+#define TAG_LENGTH 43               /* the prefix and 32 digits; "" is no tag */
 
 static const char usage[] =
     "usage: qbm-backup [--checkpoint BYTES] IMAGE BITMAP TARGET\n"
@@ -57,8 +57,6 @@ static const char usage[] =
     "raw file TARGET, and unmarks it. The first run makes BITMAP and TARGET. A run\n"
     "that was killed is continued by the next one; BYTES (64 MiB) is how much that\n"
     "may have to copy again.\n";
-
-typedef char tag[TAG_LENGTH + 1];   /* "": none */
 
 static const char *image_path, *bitmap, *target_path;
 static char tags_path[PATH_MAX];
@@ -164,7 +162,7 @@ static bool open_target(const qbm_info *info)
 /* Whether a tag is among those beside the target. */
 static bool has_tag(const char *wanted)
 {
-    tag first = "", second = "";
+    char first[TAG_LENGTH + 1] = "", second[TAG_LENGTH + 1] = "";
     FILE *file = fopen(tags_path, "re");
 
     if (!file && errno != ENOENT) {
@@ -267,8 +265,9 @@ static bool prepare_bitmap(char *tag)
  */
 static void tie(bool is_empty)
 {
-    tag old = "", new;
-    bool is_tied = prepare_bitmap(old) && has_tag(old) && !is_empty;
+    char old[TAG_LENGTH + 1] = "", new[TAG_LENGTH + 1];
+    bool is_trusted = prepare_bitmap(old);
+    bool is_tied = has_tag(old) && is_trusted && !is_empty;
 
     if (!is_tied) {
         check(qbm_bitmap_mark_dirty(image, bitmap, 0, disk_bytes, &error));

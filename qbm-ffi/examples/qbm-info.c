@@ -70,13 +70,13 @@ static void put_number(int64_t value)
     }
 }
 
-typedef struct bitmap {
+typedef struct bitmap_facts {
     qbm_bitmap_info info;
     int64_t dirty_bytes;            /* -1: unknown, or worth nothing */
     int64_t user_data_bytes;        /* -1: none */
-} bitmap;
+} bitmap_facts;
 
-static int get_bitmap(const qbm_image *image, uint32_t index, bitmap *out)
+static int get_bitmap(const qbm_image *image, uint32_t index, bitmap_facts *out)
 {
     uint64_t dirty_bytes;
     size_t data_bytes;
@@ -105,7 +105,7 @@ static int get_bitmap(const qbm_image *image, uint32_t index, bitmap *out)
     return ret;
 }
 
-static void print_bitmap(const bitmap *bitmap)
+static void print_bitmap(const bitmap_facts *bitmap)
 {
     uint32_t flags = bitmap->info.flags;
 
@@ -130,7 +130,7 @@ static void print_bitmap(const bitmap *bitmap)
     putchar('\n');
 }
 
-static void print_bitmap_json(const bitmap *bitmap)
+static void print_bitmap_json(const bitmap_facts *bitmap)
 {
     uint32_t flags = bitmap->info.flags;
 
@@ -250,7 +250,7 @@ int main(int argc, char **argv)
         print_image(path, &info, state, json);
     }
     for (index = 0; ret == 0 && index < info.bitmaps_count; index++) {
-        bitmap bitmap;
+        bitmap_facts bitmap;
 
         ret = get_bitmap(image, index, &bitmap);
         if (ret == 0 && json) {

@@ -119,11 +119,14 @@ copies $all d.qbm daily copy
 echo precious > letter
 expect 1 'letter: exists, and is not known to be a copy' qbm-backup d.qbm daily letter
 echo precious > letter.qbm-backup
-expect 1 'letter.qbm-backup: was not written by qbm-backup' qbm-backup d.qbm daily letter
+for bitmap in daily new; do
+    expect 1 'letter.qbm-backup: was not written by qbm-backup' qbm-backup d.qbm $bitmap letter
+done
 [ "$(cat letter letter.qbm-backup | uniq -c | tr -s ' ')" = ' 2 precious' ]
 ln d.qbm.raw alias
 expect 1 'belongs to the image itself' qbm-backup d.qbm daily alias
 expect 1 'belongs to the image itself' qbm-backup d.qbm daily d.qbm
+expect 1 'exists, and is not known' qbm-backup d.qbm daily d.qbm.daily.bitmap
 expect 1 'is not a regular file' qbm-backup d.qbm daily /dev/null
 mkfifo pipe
 expect 1 'is not a regular file' qbm-backup d.qbm daily pipe
@@ -145,7 +148,7 @@ if command -v python3 > /dev/null; then
 import json, sys
 image = json.load(sys.stdin)
 names = sorted(bitmap["name"] for bitmap in image["bitmaps"])
-assert names == ["a\x1b[2J\"\x9b", "daily", "theirs"], names
+assert names == ["a\x1b[2J\"\x9b", "daily", "new", "theirs"], names
 assert (image["state"], image["size-bytes"]) == ("closed", 10485760), image
 '
     checks=$((checks + 1))
