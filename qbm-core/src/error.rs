@@ -25,6 +25,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// Another process has the image open (`EAGAIN`, as `fcntl` says for a lock).
     Locked,
+    /// The bitmap is frozen (`EBUSY`).
+    Busy,
     /// The operating system failed; the errno is kept.
     Io,
 }
@@ -96,6 +98,7 @@ impl Error {
             ErrorKind::TooBig => libc::EFBIG,
             ErrorKind::ReadOnly => libc::EROFS,
             ErrorKind::Locked => libc::EAGAIN,
+            ErrorKind::Busy => libc::EBUSY,
             ErrorKind::Io => self
                 .source
                 .as_ref()

@@ -3,11 +3,12 @@
 //!
 //! A QBM image is a JSON descriptor that ties one data image to any number of bitmap files. This crate reads and writes
 //! the descriptor and the bitmap files, and keeps the bitmaps right while the disk is written: it is asked before a
-//! write and told after it. Guest data never passes through it.
+//! write and told after it. Guest data passes through [`DataImage`] only, for programs that are not QEMU.
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`image`] | an image: create, open, activate, bitmaps, resize, close |
+//! | [`image`] | an image: create, open, activate, bitmaps, freeze, resize, close |
+//! | `data` | a raw data image, read and written with every write recorded |
 //! | `tracking` | recording writes before the data moves; writes in flight |
 //! | `descriptor` | the JSON text: parse, write, replace atomically |
 //! | `bits` | bits in memory, byte ranges to bits |
@@ -33,6 +34,7 @@
 mod bits;
 pub mod caps;
 pub mod check;
+mod data;
 mod descriptor;
 mod error;
 pub mod image;
@@ -40,6 +42,7 @@ mod sabotage;
 pub mod storage;
 mod tracking;
 
+pub use data::DataImage;
 pub use descriptor::{Durability, probe};
 pub use error::{Error, ErrorKind, Result, quoted};
 pub use image::{

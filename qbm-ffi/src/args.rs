@@ -5,6 +5,8 @@ use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use qbm_core::DataPath;
+
 use crate::error::Failure;
 
 fn null(what: &str) -> Failure {
@@ -51,6 +53,46 @@ pub(crate) unsafe fn path<'a>(path: *const c_char, what: &str) -> Result<&'a Pat
     // SAFETY: not NULL; NUL-terminated, as promised by the caller.
     let path = unsafe { CStr::from_ptr(path) };
     Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
+}
+
+/// Where the data image is, as activation and checks are told.
+///
+/// # Safety
+/// `data_file` is NULL or a NUL-terminated string.
+pub(crate) unsafe fn data_path(data_file: *const c_char) -> Result<DataPath, Failure> {
+    if data_file.is_null() {
+        return Ok(DataPath::Stored);
+    }
+    // SAFETY: promised by the caller.
+    let path = unsafe { path(data_file, "args.data_file") }?;
+    Ok(if path.as_os_str().is_empty() {
+        DataPath::Unknown
+    } else {
+        DataPath::File(path.to_owned())
+    })
+}
+
+/// An array of required strings; NULL only with a count of 0.
+///
+/// # Safety
+/// `texts` points to `count` pointers, each as for [`text`].
+pub(crate) unsafe fn texts<'a>(
+    texts: *const *const c_char,
+    count: usize,
+    what: &str,
+) -> Result<Vec<&'a str>, Failure> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if texts.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL; `count` pointers, as promised by the caller.
+    let pointers = unsafe { std::slice::from_raw_parts(texts, count) };
+    let each = pointers.iter().enumerate();
+    // SAFETY: promised by the caller.
+    each.map(|(index, pointer)| unsafe { text(*pointer, &format!("{what}[{index}]")) })
+        .collect()
 }
 
 /// A structure for arguments, which begins with its size.
@@ -168,13 +210,26 @@ pub(crate) fn copy_text(text: &str, buffer: &mut [c_char]) -> bool {
     while !text.is_char_boundary(length) {
         length -= 1;
     }
-    for (target, byte) in buffer.iter_mut().zip(text.as_bytes().iter().take(length)) {
+    copy_bytes(text.as_bytes().get(..length).unwrap_or_default(), buffer);
+    length == text.len()
+}
+
+/// Copies a path as it is into a buffer, cut where it does not fit, NUL-terminated.
+pub(crate) fn copy_path(path: &Path, buffer: &mut [c_char]) {
+    copy_bytes(path.as_os_str().as_bytes(), buffer);
+}
+
+fn copy_bytes(bytes: &[u8], buffer: &mut [c_char]) {
+    let Some(room) = buffer.len().checked_sub(1) else {
+        return;
+    };
+    let length = bytes.len().min(room);
+    for (target, byte) in buffer.iter_mut().zip(bytes.iter().take(length)) {
         *target = c_char::from_ne_bytes([*byte]);
     }
     if let Some(end) = buffer.get_mut(length) {
         *end = 0;
     }
-    length == text.len()
 }
 
 #[cfg(test)]

@@ -1,17 +1,52 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one way into the core: no panic crosses the C ABI.
 
+use std::any::Any;
+use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use crate::args;
 use crate::error::{Failure, qbm_error};
 use crate::image::qbm_image;
 
-fn panicked() -> Failure {
-    Failure::new(
-        libc::EIO,
-        "internal error in libqbm: the image is left in use",
-    )
+/// Why a handle that a panic poisoned does nothing any more.
+fn poisoned() -> Failure {
+    let text = "internal error in libqbm, earlier: the image is left in use";
+    Failure::new(libc::EIO, text)
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Failure {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = text.map_or_else(|| "no message".to_owned(), one_line);
+    let text = format!("internal error in libqbm: {what}: the image is left in use");
+    Failure::new(libc::EIO, text)
+}
+
+/// Assertions speak in several lines; an error is one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Runs `body`; a panic is told to `on_panic`, and an error.
+///
+/// # Safety
+/// `error` as for [`Failure::report`].
+unsafe fn call(
+    error: *mut qbm_error,
+    body: impl FnOnce() -> Result<i32, Failure>,
+    on_panic: impl FnOnce(),
+) -> i32 {
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        on_panic();
+        Err(panicked(&*payload))
+    });
+    match result {
+        Ok(value) => value,
+        // SAFETY: promised by the caller.
+        Err(failure) => unsafe { failure.report(error) },
+    }
 }
 
 /// Runs the body of an entry that has no handle.
@@ -22,15 +57,13 @@ pub(crate) unsafe fn guard(
     error: *mut qbm_error,
     body: impl FnOnce() -> Result<i32, Failure>,
 ) -> i32 {
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(panicked()));
-    match result {
-        Ok(value) => value,
-        // SAFETY: promised by the caller.
-        Err(failure) => unsafe { failure.report(error) },
-    }
+    crate::panic_hook::silence();
+    // SAFETY: promised by the caller.
+    unsafe { call(error, body, || ()) }
 }
 
-/// Runs the body of an entry on a handle. A panic poisons the handle: nothing more is done with it.
+/// Runs the body of an entry on a handle, in the process that opened it. A panic poisons the handle: nothing more is done
+/// with it.
 ///
 /// # Safety
 /// `image` is NULL or a handle that is open; `error` as for [`Failure::report`].
@@ -40,27 +73,66 @@ pub(crate) unsafe fn with(
     body: impl FnOnce(&qbm_image) -> Result<i32, Failure>,
 ) -> i32 {
     // SAFETY: promised by the caller.
+    let foreign = unsafe { image.as_ref() }.and_then(|image| image.check_process().err());
+    if let Some(failure) = foreign {
+        // Before anything is touched: another thread may have held a lock at the fork.
+        // SAFETY: promised by the caller.
+        return unsafe { failure.report(error) };
+    }
+    // SAFETY: promised by the caller.
+    unsafe { with_in_any_process(image, error, body) }
+}
+
+/// As [`with`], without looking which process this is: for what a guest's every write passes.
+///
+/// # Safety
+/// As [`with`].
+pub(crate) unsafe fn with_in_any_process(
+    image: *const qbm_image,
+    error: *mut qbm_error,
+    body: impl FnOnce(&qbm_image) -> Result<i32, Failure>,
+) -> i32 {
+    // SAFETY: promised by the caller.
     let image = unsafe { image.as_ref() };
     let run = || {
         let image = image.ok_or_else(|| Failure::new(libc::EINVAL, "image is NULL"))?;
         if image.poisoned.load(Ordering::Acquire) {
-            return Err(panicked());
+            return Err(poisoned());
         }
-        let result = catch_unwind(AssertUnwindSafe(|| body(image)));
-        result.unwrap_or_else(|_| {
+        body(image)
+    };
+    let poison = || {
+        if let Some(image) = image {
             image.poisoned.store(true, Ordering::Release);
-            Err(panicked())
-        })
+        }
     };
     // SAFETY: promised by the caller.
-    unsafe { guard(error, run) }
+    unsafe { call(error, run, poison) }
+}
+
+/// Runs `body` with a handle and a bitmap's name.
+///
+/// # Safety
+/// As [`with`]; `name` is NULL or a NUL-terminated string.
+pub(crate) unsafe fn named(
+    image: *const qbm_image,
+    name: *const c_char,
+    error: *mut qbm_error,
+    body: impl FnOnce(&qbm_core::Image, &str) -> Result<i32, Failure>,
+) -> i32 {
+    let body = |image: &qbm_image| {
+        // SAFETY: promised by the caller.
+        let name = unsafe { args::text(name, "name") }?;
+        body(&image.image, name)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { with(image, error, body) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::ptr;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     use qbm_core::storage::OsStorage;
     use qbm_core::{Activation, CreateOptions, Image, OpenOptions};
@@ -85,10 +157,7 @@ mod tests {
             ..Activation::default()
         };
         image.activate(&activation).unwrap();
-        let image = Box::into_raw(Box::new(qbm_image {
-            image,
-            poisoned: AtomicBool::new(false),
-        }));
+        let image = Box::into_raw(Box::new(qbm_image::new(image)));
         // SAFETY: `image` is a handle until it is closed; no error buffer.
         unsafe {
             let none = ptr::null_mut();

@@ -3,13 +3,13 @@
 
 use std::ffi::c_char;
 
-use qbm_core::storage::OsStorage;
 use qbm_core::{CreateOptions, Image};
 
 use crate::args::{self, SizeFirst, copy_text};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::image::durability;
+use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CREATE_NO_LOCK: u32 = 1;
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn qbm_create(
             durability: durability(given.durability)?,
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
         };
-        let created = Image::create(&OsStorage, path, &options)?;
+        let created = Image::create(&*storage(), path, &options)?;
         if !given.data_file_out.is_null() && given.data_file_out_size > 0 {
             // SAFETY: the caller's buffer of that size, for this call only.
             let buffer = unsafe {

@@ -9,6 +9,7 @@ use qbm_core::{Durability, Image};
 
 use crate::args::{self, SizeFirst, copy_text};
 use crate::call::with;
+use crate::data::Data;
 use crate::error::{Failure, qbm_error};
 
 /// What the descriptor stores, and if it stores nothing, QBM_DURABILITY_PROCESS.
@@ -26,12 +27,41 @@ pub const QBM_INFO_ACTIVE: u32 = 2;
 pub const QBM_INFO_WRITABLE: u32 = 4;
 /// image_size_bytes is valid.
 pub const QBM_INFO_SIZE_KNOWN: u32 = 8;
+/// Activated with QBM_ACTIVATE_DATA: qbm_pread() and its siblings work.
+pub const QBM_INFO_DATA: u32 = 16;
 
 /// An open image; opaque.
 #[allow(non_camel_case_types)]
 pub struct qbm_image {
     pub(crate) image: Image,
+    pub(crate) data: Data,
     pub(crate) poisoned: AtomicBool,
+    /// The process that opened it.
+    process: u32,
+}
+
+impl qbm_image {
+    pub(crate) fn new(image: Image) -> Self {
+        Self {
+            image,
+            data: Data::default(),
+            poisoned: AtomicBool::new(false),
+            process: std::process::id(),
+        }
+    }
+
+    /// A forked process has a copy of the bitmaps that nothing keeps up to date, and shares files and locks with its parent.
+    pub(crate) fn check_process(&self) -> Result<(), Failure> {
+        let here = std::process::id();
+        if here == self.process {
+            return Ok(());
+        }
+        let text = format!(
+            "process {here} cannot use the image: process {} opened it",
+            self.process
+        );
+        Err(Failure::new(libc::ECHILD, text))
+    }
 }
 
 impl fmt::Debug for qbm_image {
@@ -105,6 +135,7 @@ pub unsafe extern "C" fn qbm_get_info(
         out.flags = flag(info.in_use, QBM_INFO_IN_USE)
             | flag(info.active, QBM_INFO_ACTIVE)
             | flag(info.writable, QBM_INFO_WRITABLE)
+            | flag(image.data.is_open(), QBM_INFO_DATA)
             | flag(info.size_bytes.is_some(), QBM_INFO_SIZE_KNOWN);
         out.durability = durability_value(info.durability);
         out.bitmaps_count = u32::try_from(info.bitmaps_count).unwrap_or(u32::MAX);

@@ -7,10 +7,16 @@
 //! | module | entries |
 //! | --- | --- |
 //! | `version` | version, probing |
-//! | `create`, `open` | making, opening, activating, closing an image |
-//! | `bitmaps` | listing, adding, removing bitmaps; their bits |
-//! | `writes` | before and after guest data moves |
-//! | `resize` | before and after the data image is resized |
+//! | `create`, `open`, `image` | making, opening, activating, describing, closing an image |
+//! | `bitmaps` | listing, adding, removing bitmaps |
+//! | `changes` | whether bitmaps record, names, all bits at once |
+//! | `user_data` | what a bitmap's user keeps with it |
+//! | `extents` | what is dirty: counts, extents, bits |
+//! | `copy` | incremental copy: freeze, checkpoint, commit, abort |
+//! | `check`, `report`, `finding` | checking and repairing |
+//! | `data` | reading and writing the data image |
+//! | `writes` | before and after guest data moves, for block drivers |
+//! | `resize` | before and after the data image is resized, for block drivers |
 #![warn(unsafe_op_in_unsafe_fn)]
 #![allow(
     clippy::missing_safety_doc,
@@ -18,21 +24,61 @@
 )]
 
 mod args;
-mod bitmaps;
 mod call;
-mod create;
 mod error;
-mod image;
-mod open;
-mod resize;
+#[cfg(target_pointer_width = "64")]
+mod layout;
+mod panic_hook;
+mod storage;
+#[cfg(feature = "test-hooks")]
+mod test_hooks;
+
+// The header has them in this order.
 mod version;
+
+mod image;
+
+mod create;
+
+mod open;
+
+mod bitmaps;
+
+mod changes;
+
+mod user_data;
+
+mod extents;
+
+mod copy;
+
+mod check;
+
+mod finding;
+
+mod report;
+
+mod data;
+
 mod writes;
 
+mod resize;
+
 pub use bitmaps::*;
+pub use changes::*;
+pub use check::*;
+pub use copy::*;
 pub use create::*;
+pub use data::*;
 pub use error::*;
+pub use extents::*;
+pub use finding::*;
 pub use image::*;
 pub use open::*;
+pub use report::*;
 pub use resize::*;
+#[cfg(feature = "test-hooks")]
+pub use test_hooks::*;
+pub use user_data::*;
 pub use version::*;
 pub use writes::*;

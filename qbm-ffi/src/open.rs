@@ -2,16 +2,14 @@
 //! Opening, activating, inactivating, closing.
 
 use std::ffi::c_char;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use qbm_core::storage::OsStorage;
-use qbm_core::{Activation, DataPath, Image, OpenOptions};
+use qbm_core::{Activation, Image, OpenOptions};
 
 use crate::args::{self, SizeFirst};
 use crate::call::{guard, with};
-use crate::error::qbm_error;
+use crate::error::{Failure, qbm_error};
 use crate::image::{durability, qbm_image};
+use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_OPEN_NO_LOCK: u32 = 1;
@@ -63,11 +61,8 @@ pub unsafe extern "C" fn qbm_open(
             shared: given.flags & QBM_OPEN_SHARED != 0,
             read_only: given.flags & QBM_OPEN_READ_ONLY != 0,
         };
-        let image = Image::open(Arc::new(OsStorage), path, options)?;
-        *out = Box::into_raw(Box::new(qbm_image {
-            image,
-            poisoned: AtomicBool::new(false),
-        }));
+        let image = Image::open(storage(), path, options)?;
+        *out = Box::into_raw(Box::new(qbm_image::new(image)));
         Ok(0)
     };
     // SAFETY: promised by the caller.
@@ -81,6 +76,11 @@ pub const QBM_ACTIVATE_READ_ONLY: u32 = 1;
 /// bitmaps inconsistent. It leaves a trace in the descriptor, and a notice.
 pub const QBM_ACTIVATE_TRUST_DATA: u32 = 2;
 
+/// The library opens the data image itself, a raw local file or block device, for qbm_pread() and its siblings.
+/// image_size_bytes must be 0: the size is the data image's. Unless the image was opened with QBM_OPEN_NO_LOCK or
+/// QBM_OPEN_SHARED, the locks are taken that QEMU takes. qbm_inactivate() makes the data image durable and closes it.
+pub const QBM_ACTIVATE_DATA: u32 = 4;
+
 /// How an image is activated.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,7 @@ pub struct qbm_activate_args {
     pub flags: u32,
     /// QBM_DURABILITY_*; the default is what the descriptor stores.
     pub durability: u32,
-    /// The data image's size now.
+    /// The data image's size now; 0 with QBM_ACTIVATE_DATA.
     pub image_size_bytes: u64,
     /// The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
     /// the library to look at; then a change behind its back is noticed by the size only.
@@ -106,6 +106,8 @@ unsafe impl SizeFirst for qbm_activate_args {}
 ///
 /// What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
 /// Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+/// With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
+/// a regular file nor a block device, or it is the descriptor or a bitmap file).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_activate(
     image: *mut qbm_image,
@@ -115,24 +117,29 @@ pub unsafe extern "C" fn qbm_activate(
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
         let given = unsafe { args::structure(args, "args") }?;
-        let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA;
+        let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA | QBM_ACTIVATE_DATA;
         args::flags(given.flags, known, "args.flags")?;
-        let data_path = if given.data_file.is_null() {
-            DataPath::Stored
-        } else {
-            // SAFETY: promised by the caller.
-            match unsafe { args::path(given.data_file, "args.data_file") }? {
-                path if path.as_os_str().is_empty() => DataPath::Unknown,
-                path => DataPath::File(path.to_owned()),
-            }
-        };
-        image.image.activate(&Activation {
+        // SAFETY: promised by the caller.
+        let data_path = unsafe { args::data_path(given.data_file) }?;
+        let activation = Activation {
             size_bytes: given.image_size_bytes,
             read_only: given.flags & QBM_ACTIVATE_READ_ONLY != 0,
             durability: durability(given.durability)?,
             trust_data: given.flags & QBM_ACTIVATE_TRUST_DATA != 0,
             data_path,
-        })?;
+        };
+        if given.flags & QBM_ACTIVATE_DATA == 0 {
+            image.image.activate(&activation)?;
+            return Ok(0);
+        }
+        if given.image_size_bytes != 0 {
+            let text = format!(
+                "args.image_size_bytes is {}, 0 with QBM_ACTIVATE_DATA",
+                given.image_size_bytes
+            );
+            return Err(Failure::new(libc::EINVAL, text));
+        }
+        image.data.activate(&image.image, &activation)?;
         Ok(0)
     };
     // SAFETY: promised by the caller.
@@ -143,11 +150,12 @@ pub unsafe extern "C" fn qbm_activate(
 ///
 /// The handle stays open and may be activated again. An image that is not active: 0.
 /// Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
-/// could not be ended, the image stays in use on disk, as after a crash.
+/// could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
+/// made durable: every bitmap is inconsistent.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     let body = |image: &qbm_image| {
-        image.image.inactivate()?;
+        image.data.inactivate(&image.image)?;
         Ok(0)
     };
     // SAFETY: promised by the caller.
@@ -156,7 +164,8 @@ pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_e
 
 /// Inactivates, then frees the handle, whatever the result. NULL: does nothing and returns 0. Blocks.
 ///
-/// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk.
+/// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk; -ECHILD in a process that
+/// did not open it: memory and descriptors are freed, and nothing changes on disk or for the process that did.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     if image.is_null() {
@@ -166,10 +175,11 @@ pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error)
     let result = unsafe { qbm_inactivate(image, error) };
     // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
     let image = unsafe { Box::from_raw(image) };
-    if image.poisoned.load(Ordering::Acquire) {
-        // Dropping runs none of the code that failed: it closes files.
-        debug_assert!(result < 0, "a poisoned handle does not close cleanly");
-    }
-    drop(image);
-    result
+    // Dropping takes no lock and writes nothing: it closes files.
+    let body = || {
+        drop(image);
+        Ok(result)
+    };
+    // SAFETY: promised by the caller.
+    unsafe { guard(error, body) }
 }

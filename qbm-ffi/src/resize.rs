@@ -7,7 +7,8 @@ use crate::image::qbm_image;
 
 /// Announces that the data image is about to get new_size_bytes; a tail that it gains is recorded. Blocks.
 ///
-/// Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), or the system's: do not resize the data image.
+/// Errors: -EROFS, -EFBIG (a bitmap would exceed its cap), -EINVAL (activated with QBM_ACTIVATE_DATA), or the system's: do
+/// not resize the data image.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_co_truncate_begin(
     image: *mut qbm_image,
@@ -15,6 +16,7 @@ pub unsafe extern "C" fn qbm_co_truncate_begin(
     error: *mut qbm_error,
 ) -> i32 {
     let body = |image: &qbm_image| {
+        image.data.refuse("qbm_co_truncate_begin")?;
         image.image.begin_resize(new_size_bytes)?;
         Ok(0)
     };
@@ -32,6 +34,7 @@ pub unsafe extern "C" fn qbm_co_truncate_end(
     error: *mut qbm_error,
 ) -> i32 {
     let body = |image: &qbm_image| {
+        image.data.refuse("qbm_co_truncate_end")?;
         image.image.end_resize(actual_size_bytes)?;
         Ok(0)
     };

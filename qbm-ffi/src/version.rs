@@ -11,7 +11,7 @@ pub const QBM_BITMAP_NAME_MAX: u32 = 1023;
 
 const _: () = assert!(QBM_BITMAP_NAME_MAX as usize == qbm_core::caps::BITMAP_NAME_BYTES_MAX);
 
-/// The library's version, such as "0.1.0". Static; never freed.
+/// The library's version, such as "0.2.0". Static; never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn qbm_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

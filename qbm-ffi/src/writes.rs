@@ -4,7 +4,7 @@
 use qbm_core::{Begun, Ticket};
 
 use crate::args;
-use crate::call::with;
+use crate::call::with_in_any_process;
 use crate::error::{Failure, qbm_error};
 use crate::image::qbm_image;
 
@@ -34,7 +34,7 @@ unsafe fn begin(image: *mut qbm_image, offset: u64, bytes: u64, ticket: *mut qbm
         })
     };
     // SAFETY: promised by the caller; no error buffer.
-    unsafe { with(image, std::ptr::null_mut(), body) }
+    unsafe { with_in_any_process(image, std::ptr::null_mut(), body) }
 }
 
 /// # Safety
@@ -48,7 +48,7 @@ unsafe fn wait(image: *mut qbm_image, ticket: *const qbm_ticket, error: *mut qbm
         Ok(0)
     };
     // SAFETY: promised by the caller.
-    unsafe { with(image, error, body) }
+    unsafe { with_in_any_process(image, error, body) }
 }
 
 /// # Safety
@@ -62,7 +62,7 @@ unsafe fn end(image: *mut qbm_image, ticket: *const qbm_ticket) {
         Ok(0)
     };
     // SAFETY: promised by the caller; no error buffer.
-    unsafe { with(image, std::ptr::null_mut(), body) };
+    unsafe { with_in_any_process(image, std::ptr::null_mut(), body) };
 }
 
 /// Announces a write of bytes at offset: recorded in every recording bitmap, rounded outwards, before the data moves.

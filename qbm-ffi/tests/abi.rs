@@ -1,69 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The entries as C calls them.
 
-use std::ffi::{CStr, CString, c_char};
-use std::path::Path;
+mod common;
+
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
+use common::*;
 use qbm::*;
-
-fn error() -> qbm_error {
-    qbm_error {
-        size: size_of::<qbm_error>(),
-        errnum: 0,
-        message: [0; 2036],
-    }
-}
-
-fn message(error: &qbm_error) -> String {
-    // SAFETY: the library leaves the message NUL-terminated.
-    let text = unsafe { CStr::from_ptr(error.message.as_ptr()) };
-    text.to_str().unwrap().to_owned()
-}
-
-fn c_path(path: &Path) -> CString {
-    CString::new(path.to_str().unwrap()).unwrap()
-}
-
-fn create(path: &CStr, size_bytes: u64, error: &mut qbm_error) -> i32 {
-    let args = qbm_create_args {
-        size: size_of::<qbm_create_args>(),
-        flags: 0,
-        durability: QBM_DURABILITY_DEFAULT,
-        image_size_bytes: size_bytes,
-        data_file: ptr::null(),
-        data_format: ptr::null(),
-        data_file_out: ptr::null_mut(),
-        data_file_out_size: 0,
-    };
-    // SAFETY: all pointers are to live values of the right type.
-    unsafe { qbm_create(path.as_ptr(), &args, error) }
-}
-
-fn open(path: &CStr, flags: u32, error: &mut qbm_error) -> Result<*mut qbm_image, i32> {
-    let args = qbm_open_args {
-        size: size_of::<qbm_open_args>(),
-        flags,
-        reserved: 0,
-    };
-    let mut image = ptr::dangling_mut();
-    // SAFETY: all pointers are to live values of the right type.
-    let result = unsafe { qbm_open(path.as_ptr(), &args, &mut image, error) };
-    assert_eq!(result < 0, image.is_null());
-    if result < 0 { Err(result) } else { Ok(image) }
-}
-
-fn activate(image: *mut qbm_image, size_bytes: u64) -> i32 {
-    let args = qbm_activate_args {
-        size: size_of::<qbm_activate_args>(),
-        flags: 0,
-        durability: QBM_DURABILITY_DEFAULT,
-        image_size_bytes: size_bytes,
-        data_file: ptr::null(),
-    };
-    // SAFETY: `image` is open; `args` lives.
-    unsafe { qbm_activate(image, &args, ptr::null_mut()) }
-}
 
 #[test]
 fn a_session_from_create_to_close() {
@@ -73,7 +17,7 @@ fn a_session_from_create_to_close() {
     let mut error = error();
     assert_eq!(create(&path, 1 << 20, &mut error), 0);
     let image = open(&path, 0, &mut error).unwrap();
-    assert_eq!(activate(image, 1 << 20), 0);
+    assert_eq!(activate(image, 1 << 20, 0), 0);
     // SAFETY: `image` is open until qbm_close; every pointer is to a live value.
     unsafe {
         let no_error = ptr::null_mut();

@@ -154,7 +154,7 @@ impl BitMap {
             };
             let bits_count = self.bits_count.saturating_sub(base(index));
             if bits_count < CHUNK_BITS && other.bits_count > self.bits_count {
-                target.merge(&cut(chunk, bits_count));
+                target.merge(&cut(chunk, 0, bits_count));
             } else {
                 target.merge(chunk);
             }
@@ -187,7 +187,7 @@ impl BitMap {
             let kept = bits_count.saturating_sub(base(index));
             let make = || {
                 if bits_count < self.bits_count && kept < CHUNK_BITS {
-                    Arc::new(cut(chunk, kept))
+                    Arc::new(cut(chunk, 0, kept))
                 } else {
                     Arc::clone(chunk)
                 }
@@ -198,15 +198,32 @@ impl BitMap {
         }
         new
     }
+
+    /// The bits at or after `first`; all before it are zero. Chunks are shared with this map, but for the one that `first`
+    /// cuts.
+    pub(crate) fn rest(&self, first: u64) -> Self {
+        let new = Self::new(self.bits_count);
+        for (index, chunk) in self.table.present(first / CHUNK_BITS) {
+            let dropped = first.saturating_sub(base(index));
+            new.table.get_or_init(index, || match dropped {
+                0 => Arc::clone(chunk),
+                _ => Arc::new(cut(chunk, dropped, CHUNK_BITS)),
+            });
+        }
+        new
+    }
 }
 
-/// A copy of `chunk` with nothing at or after bit `bits_count`.
-fn cut(chunk: &Chunk, bits_count: u64) -> Chunk {
+/// A copy of `chunk` with nothing before bit `start`, and nothing at or after bit `end`.
+fn cut(chunk: &Chunk, start: u64, end: u64) -> Chunk {
     use bitvec::prelude::*;
     let mut bytes = chunk.to_bytes();
     let bits = bytes.view_bits_mut::<Lsb0>();
-    let first = usize::try_from(bits_count).unwrap_or(usize::MAX);
-    if let Some(tail) = bits.get_mut(first..) {
+    let bit = |bit: u64| usize::try_from(bit).unwrap_or(usize::MAX);
+    if let Some(head) = bits.get_mut(..bit(start)) {
+        head.fill(false);
+    }
+    if let Some(tail) = bits.get_mut(bit(end)..) {
         tail.fill(false);
     }
     let copy = Chunk::zeroed();

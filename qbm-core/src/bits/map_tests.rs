@@ -59,6 +59,8 @@ proptest! {
             };
             prop_assert_eq!(map.next_set(start as u64), next(true));
             prop_assert_eq!(map.next_clear(start as u64), next(false));
+            let kept = (0..).zip(&bits).map(|(index, bit)| *bit && index >= start);
+            prop_assert_eq!(bits_of(&map.rest(start as u64)), kept.collect::<Vec<_>>());
         }
         let mut extents = 0;
         let mut next = 0;

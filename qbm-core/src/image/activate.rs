@@ -47,18 +47,34 @@ impl Image {
     /// # Errors
     /// The image is active already; the data image's size is beyond the cap; the session cannot be written.
     pub fn activate(&self, activation: &Activation) -> Result<()> {
+        self.activate_over(activation, None)
+    }
+
+    /// As [`activate`](Self::activate), over a data image that is open.
+    pub(crate) fn activate_over(
+        &self,
+        activation: &Activation,
+        opened: Option<FileId>,
+    ) -> Result<()> {
         let mut state = self.lock();
         if state.active.is_some() {
             return Err(Error::invalid("the image is active already"));
         }
         let read_only = activation.read_only || self.options.shared;
         let size_bytes = caps::round_image_size(activation.size_bytes)?;
+        // With the caller's locks the descriptor is opened again for writing.
+        if !read_only && self.options.read_only && !self.options.no_lock {
+            return Err(self.not_writable());
+        }
         if !read_only {
             self.take_over(&mut state)?;
         }
         // Since it was read last another process may have had the image: a migrated guest's other end.
         state.descriptor = state.file.read(&*self.storage)?;
         self.check_supported(&state.descriptor)?;
+        if let Some(opened) = opened {
+            self.check_opened(&state.descriptor, &activation.data_path, opened)?;
+        }
         let mut descriptor = state.descriptor.clone();
         let durability = activation
             .durability

@@ -27,6 +27,8 @@ pub struct BitmapInfo {
     pub in_use: bool,
     /// Usable for nothing but removal.
     pub inconsistent: bool,
+    /// Between [`Image::freeze_bitmap`] and [`Image::commit_bitmap`] or [`Image::abort_bitmap`].
+    pub frozen: bool,
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
             recording: entry.recording,
             in_use: self.descriptor.session.is_some() && !is_recovered,
             inconsistent: false,
+            frozen: self.frozen(&entry.name).is_some(),
         }
     }
 }
@@ -53,6 +56,7 @@ fn describe_inconsistent(entry: &InconsistentEntry) -> BitmapInfo {
         recording: false,
         in_use: false,
         inconsistent: true,
+        frozen: false,
     }
 }
 
@@ -101,12 +105,13 @@ impl Image {
         }
     }
 
-    /// Dirty granules of a bitmap.
+    /// Dirty granules of a bitmap; while it is [frozen](Self::freeze_bitmap), of its frozen view. So it is with all
+    /// that reads bits.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
     pub fn dirty_count(&self, name: &str) -> Result<u64> {
-        Ok(self.loaded(name)?.count())
+        Ok(self.viewed(name)?.count())
     }
 
     /// Whether [`add_bitmap`](Self::add_bitmap) would succeed, as far as names and caps go.
@@ -218,7 +223,9 @@ impl Image {
         }
         // Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
         let pending = Pending {
-            recorder: recording.then(|| Arc::clone(&recorder)),
+            name: name.to_owned(),
+            recorder: Some(Arc::clone(&recorder)),
+            recording,
             file: Some(made.name),
         };
         self.commit_pending(&mut state, descriptor, pending)?;
@@ -236,10 +243,11 @@ impl Image {
     /// `.bitmap` and has a bitmap's length.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever the system says.
     pub fn remove_bitmap(&self, name: &str) -> Result<()> {
         let mut state = self.lock();
         self.writable(&state)?;
+        state.check_not_frozen(name)?;
         let mut descriptor = state.descriptor.clone();
         let Some(file) = descriptor.remove(name) else {
             return Err(self.no_such_bitmap(name));
@@ -289,10 +297,12 @@ impl Image {
     /// Turns recording on or off; durable when this returns. Turned on, no later write can miss the bitmap.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::ReadOnly`]; whatever the system says.
+    /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever
+    /// the system says.
     pub fn set_recording(&self, name: &str, recording: bool) -> Result<()> {
         let mut state = self.lock();
         self.writable(&state)?;
+        state.check_not_frozen(name)?;
         let mut descriptor = state.descriptor.clone();
         let entry = descriptor
             .bitmap_mut(name)
@@ -302,7 +312,9 @@ impl Image {
         }
         entry.recording = recording;
         let pending = Pending {
-            recorder: active_recorder(&state, name).filter(|_| recording),
+            name: name.to_owned(),
+            recorder: active_recorder(&state, name),
+            recording,
             file: None,
         };
         self.commit_pending(&mut state, descriptor, pending)?;
@@ -310,7 +322,7 @@ impl Image {
         Ok(())
     }
 
-    /// Gives a bitmap up, durably: it can only be removed from now on. Waits for the disk.
+    /// Gives a bitmap up, durably: it can only be removed from now on. A frozen one is no longer frozen. Waits for the disk.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
@@ -323,15 +335,12 @@ impl Image {
         self.retire(&mut state, name, reason)
     }
 
-    pub(super) fn loaded(&self, name: &str) -> Result<Arc<Recorder>> {
-        active_recorder(&self.lock(), name).ok_or_else(|| self.no_such_bitmap(name))
-    }
-
-    /// Does something to a loaded bitmap of an image that is open for writing. Under the lock: no other operation replaces
-    /// the bitmap meanwhile.
-    fn change_bits(&self, name: &str, change: impl FnOnce(&Recorder) -> Result<()>) -> Result<()> {
+    /// What reading shows of a loaded bitmap: while it is frozen, its frozen view.
+    pub(super) fn viewed(&self, name: &str) -> Result<Arc<Recorder>> {
         let state = self.lock();
-        change(&*self.loaded_in(&state, name)?)
+        let snapshot = state.frozen(name).map(|frozen| &frozen.snapshot);
+        let viewed = snapshot.cloned().or_else(|| active_recorder(&state, name));
+        viewed.ok_or_else(|| self.no_such_bitmap(name))
     }
 
     /// A loaded bitmap of an image that is open for writing.
@@ -345,7 +354,7 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
     pub fn next_dirty(&self, name: &str, offset_bytes: u64) -> Result<Option<u64>> {
-        Ok(self.loaded(name)?.next_dirty(offset_bytes))
+        Ok(self.viewed(name)?.next_dirty(offset_bytes))
     }
 
     /// Copies the bits of a byte range into `bits`, laid out as in the bitmap file.
@@ -361,7 +370,7 @@ impl Image {
         length_bytes: u64,
         bits: &mut [u8],
     ) -> Result<()> {
-        self.loaded(name)?
+        self.viewed(name)?
             .load_bits(offset_bytes, length_bytes, bits)
     }
 
@@ -371,8 +380,8 @@ impl Image {
     /// Bits may go from 1 to 0 here, so the caller sees to it that no write is in flight.
     ///
     /// # Errors
-    /// As `load_bits`, [`ErrorKind::ReadOnly`], and whatever the system says; the file then holds old bits, new bits, or
-    /// a mixture.
+    /// As `load_bits`, [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`], and whatever the system says; the file then holds old
+    /// bits, new bits, or a mixture.
     pub fn store_bits(
         &self,
         name: &str,
@@ -380,16 +389,22 @@ impl Image {
         length_bytes: u64,
         bits: Option<&[u8]>,
     ) -> Result<()> {
-        self.change_bits(name, |recorder| {
-            recorder.store_bits(offset_bytes, length_bytes, bits)
-        })
+        // Under the lock: no other operation replaces the bitmap meanwhile.
+        let mut state = self.lock();
+        let recorder = self.loaded_in(&state, name)?;
+        state.check_not_frozen(name)?;
+        recorder.store_bits(offset_bytes, length_bytes, bits)?;
+        match bits {
+            Some(bits) => self.merge_pending(&mut state, name, offset_bytes, length_bytes, bits),
+            None => Ok(()),
+        }
     }
 
     /// Adds bits to a byte range (aligned as for [`load_bits`](Self::load_bits)). Safe beside writes in flight. Page
-    /// cache only.
+    /// cache only. To a frozen bitmap they come as later ones.
     ///
     /// # Errors
-    /// As `store_bits`.
+    /// As `store_bits`, less `Busy`.
     pub fn merge_bits(
         &self,
         name: &str,
@@ -397,8 +412,29 @@ impl Image {
         length_bytes: u64,
         bits: &[u8],
     ) -> Result<()> {
-        self.change_bits(name, |recorder| {
-            recorder.merge_bits(offset_bytes, length_bytes, bits)
-        })
+        let mut state = self.lock();
+        let recorder = self.loaded_in(&state, name)?;
+        recorder.merge_bits(offset_bytes, length_bytes, bits)?;
+        if let Some(frozen) = state.frozen(name) {
+            frozen.since.merge_bits(offset_bytes, length_bytes, bits)?;
+        }
+        self.merge_pending(&mut state, name, offset_bytes, length_bytes, bits)
+    }
+
+    /// Bits that were put into a bitmap, put also where a crash may find it; granularities may differ.
+    fn merge_pending(
+        &self,
+        state: &mut State,
+        name: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        bits: &[u8],
+    ) -> Result<()> {
+        if state.pending.iter().all(|pending| pending.name != name) {
+            return Ok(());
+        }
+        let given = self.loaded_in(state, name)?.empty_in_memory();
+        given.merge_bits(offset_bytes, length_bytes, bits)?;
+        self.mark_pending(state, name, |pending| pending.record_all_of(&given))
     }
 }

@@ -30,12 +30,8 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
     pub fn next_dirty_extent(&self, name: &str, offset_bytes: u64) -> Result<Option<Extent>> {
-        let recorder = self.loaded(name)?;
-        let size_bytes = self
-            .lock()
-            .active
-            .as_ref()
-            .map_or(0, |active| active.size_bytes);
+        let recorder = self.viewed(name)?;
+        let size_bytes = self.size_bytes();
         if offset_bytes >= size_bytes {
             return Ok(None);
         }
@@ -48,5 +44,20 @@ impl Image {
                 length_bytes: end.saturating_sub(start),
             }
         }))
+    }
+
+    /// Bytes in dirty granules of a bitmap; the last granule is cut at the end of the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
+    pub fn dirty_bytes(&self, name: &str) -> Result<u64> {
+        let recorder = self.viewed(name)?;
+        Ok(recorder.dirty_bytes(self.size_bytes()))
+    }
+
+    /// Size of the disk while active.
+    fn size_bytes(&self) -> u64 {
+        let state = self.lock();
+        state.active.as_ref().map_or(0, |active| active.size_bytes)
     }
 }

@@ -8,8 +8,10 @@
 mod activate;
 mod bitmaps;
 mod create;
+mod data_place;
 mod examine;
 mod extents;
+mod freeze;
 mod load;
 mod mend;
 mod names;
@@ -25,8 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
+pub(crate) use data_place::DataPlace;
 pub use extents::Extent;
 pub(crate) use names::is_derived_bitmap_name;
+
+use freeze::Frozen;
 
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -91,6 +96,8 @@ struct Active {
     changed: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
     loaded: Vec<(String, Arc<Recorder>)>,
+    /// Those of them that are frozen.
+    frozen: Vec<Frozen>,
 }
 
 impl Active {
@@ -107,6 +114,7 @@ impl Active {
             data_path: DataPath::Unknown,
             changed: false,
             loaded: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 
@@ -123,8 +131,17 @@ impl Active {
             .map(|(_, recorder)| recorder)
     }
 
+    fn frozen(&self, name: &str) -> Option<&Frozen> {
+        self.frozen.iter().find(|frozen| frozen.name == name)
+    }
+
     fn unload(&mut self, name: &str) {
         self.loaded.retain(|(loaded, _)| loaded != name);
+        self.unfreeze(name);
+    }
+
+    fn unfreeze(&mut self, name: &str) {
+        self.frozen.retain(|frozen| frozen.name != name);
     }
 }
 
@@ -143,8 +160,10 @@ struct State {
 /// failed, a crash may bring the old text back or the new one. Until a change succeeds it must miss no write either (I1).
 #[derive(Debug)]
 struct Pending {
-    /// Unless it does not record.
+    name: String,
     recorder: Option<Arc<Recorder>>,
+    /// Guest writes set bits.
+    recording: bool,
     /// Its own file, which goes if the bitmap does not come to be.
     file: Option<String>,
 }
@@ -322,9 +341,8 @@ impl Image {
     }
 
     fn boot_id(&self) -> Result<String> {
-        self.storage
-            .boot_id()
-            .map_err(|error| Error::invalid(format!("cannot read the host's boot id: {error}")))
+        let boot_id = self.storage.boot_id();
+        boot_id.map_err(|error| Error::io("cannot read the host's boot id for", &self.path, error))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -344,7 +362,7 @@ impl Image {
         state.notices.push_back(line);
     }
 
-    fn not_writable(&self) -> Error {
+    pub(crate) fn not_writable(&self) -> Error {
         Error::new(
             ErrorKind::ReadOnly,
             format!(
@@ -407,17 +425,39 @@ impl Image {
         self.commit(state, descriptor)
     }
 
+    /// What is marked in a bitmap goes also where a crash may find that bitmap ([`Pending`]).
+    fn mark_pending(
+        &self,
+        state: &mut State,
+        name: &str,
+        mark: impl Fn(&Recorder) -> bool,
+    ) -> Result<()> {
+        let pending = state.pending.iter().filter(|pending| pending.name == name);
+        let mut recorders = pending.filter_map(|pending| pending.recorder.as_ref());
+        if recorders.all(|recorder| mark(recorder)) {
+            return Ok(());
+        }
+        // A crash must not find it there, then.
+        let descriptor = state.descriptor.clone();
+        self.commit(state, descriptor)?;
+        self.publish(state);
+        Ok(())
+    }
+
     /// The recorders of the bitmaps that record, or may have to.
     fn publish(&self, state: &State) {
         let recording = state.active.iter().flat_map(|active| {
             let loaded = active.loaded.iter();
-            let recording = loaded.filter(|(name, _)| {
+            let loaded = loaded.map(|(name, recorder)| (name, recorder));
+            let frozen = active.frozen.iter();
+            let since = frozen.map(|frozen| (&frozen.name, &frozen.since));
+            let recording = loaded.chain(since).filter(|(name, _)| {
                 let entry = state.descriptor.bitmap(name);
                 entry.is_some_and(|entry| entry.recording)
             });
             recording.map(|(_, recorder)| recorder)
         });
-        let pending = state.pending.iter();
+        let pending = state.pending.iter().filter(|pending| pending.recording);
         let pending = pending.filter_map(|pending| pending.recorder.as_ref());
         let mut recorders: Vec<Arc<Recorder>> = Vec::new();
         for recorder in recording.chain(pending) {

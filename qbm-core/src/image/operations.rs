@@ -25,11 +25,12 @@ impl Image {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::Exists`], [`ErrorKind::NameTooLong`],
-    /// [`ErrorKind::Invalid`], [`ErrorKind::ReadOnly`]; whatever the system says.
+    /// [`ErrorKind::Invalid`], [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever the system says.
     pub fn rename_bitmap(&self, from: &str, to: &str) -> Result<()> {
         let mut state = self.lock();
         self.writable(&state)?;
         caps::check_bitmap_name(to)?;
+        state.check_not_frozen(from)?;
         let mut descriptor = state.descriptor.clone();
         let Some(entry) = descriptor.bitmap_mut(from) else {
             return Err(self.no_such_bitmap(from));
@@ -98,7 +99,7 @@ impl Image {
     }
 
     /// Marks a range dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a guest's
-    /// write.
+    /// write, and to a frozen bitmap as much a later one.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] for a range beyond the disk;
@@ -117,7 +118,12 @@ impl Image {
             )));
         }
         if recorder.record(offset_bytes, length_bytes) {
-            return Ok(());
+            if let Some(frozen) = state.frozen(name) {
+                frozen.since.record(offset_bytes, length_bytes);
+            }
+            return self.mark_pending(&mut state, name, |pending| {
+                pending.record(offset_bytes, length_bytes)
+            });
         }
         let reason = "a range could not be marked in the bitmap file";
         self.retire(&mut state, name, reason)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All bits of a bitmap exchanged at once: clear, merge, another granularity.
+//! All bits of a bitmap exchanged at once: clear, merge, another granularity, a checkpoint.
 //!
 //! The new bits go to a file of their own, and the descriptor turns from one file to the other: a crash leaves the old
 //! bits or the new ones (I4). Writes are let through all the while; until the descriptor has turned, and where it is not
@@ -19,10 +19,12 @@ impl Image {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) (also for an inconsistent bitmap),
-    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly); whatever the system says: the bitmap is as it was then.
+    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::Busy`](crate::ErrorKind::Busy); whatever the system
+    /// says: the bitmap is as it was then.
     pub fn clear_bitmap(&self, name: &str) -> Result<()> {
         let mut state = self.lock();
         let granularity = self.loaded_in(&state, name)?.granularity();
+        state.check_not_frozen(name)?;
         self.replace_bits(&mut state, name, granularity, &[])
     }
 
@@ -39,6 +41,9 @@ impl Image {
         for source in sources {
             from.push(self.loaded_in(&state, source)?);
         }
+        for name in sources.iter().chain([&target]) {
+            state.check_not_frozen(name)?;
+        }
         self.replace_bits(&mut state, target, granularity, &from)
     }
 
@@ -52,10 +57,11 @@ impl Image {
             .map_err(|error| error.within(format_args!("bitmap {}: granularity", quoted(name))))?;
         let mut state = self.lock();
         let old = self.loaded_in(&state, name)?;
+        state.check_not_frozen(name)?;
         self.replace_bits(&mut state, name, granularity, &[old])
     }
 
-    fn replace_bits(
+    pub(super) fn replace_bits(
         &self,
         state: &mut State,
         name: &str,
@@ -85,7 +91,9 @@ impl Image {
         // What the seal said was said of the old file.
         entry.crc32c = None;
         state.pending.push(Pending {
-            recorder: entry.recording.then(|| Arc::clone(&recorder)),
+            name: name.to_owned(),
+            recorder: Some(Arc::clone(&recorder)),
+            recording: entry.recording,
             file: Some(made.name),
         });
         self.publish(state);

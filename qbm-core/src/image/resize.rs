@@ -63,8 +63,10 @@ impl Image {
         ];
         let old_bytes = std::mem::replace(&mut active.size_bytes, size_bytes);
         if !announced.contains(&Some(size_bytes)) {
-            // The data image went its own way. Bitmap files follow once that is on record; if it cannot be put there they
-            // follow all the same, and a crash finds lengths that it does not know: inconsistent, but nothing missed.
+            // The data image went its own way. Bitmap files, which may have the announced length, go back to the one that
+            // stays on record, and follow once the size is there too; if it cannot be put there they follow all the same,
+            // and a crash finds lengths that it does not know: inconsistent, but nothing missed.
+            let _ = self.resize_bitmaps(&mut state, old_bytes, None);
             let _ = self.record_sizes(&mut state, old_bytes, Some(size_bytes));
         }
         // Not all that was announced before may be marked: the size may be another, and bitmaps may be others, since then.
@@ -113,17 +115,20 @@ impl Image {
         };
         let mut first_error = None;
         for (name, recorder) in loaded {
-            let result = caps::bits_count(size_bytes, recorder.granularity().bytes())
-                .and_then(|bits_count| recorder.resize(bits_count));
+            let dirty_from = dirty_from.filter(|_| recording(state, &name));
+            let result = resize_frozen(state, &name, size_bytes, dirty_from).and_then(|()| {
+                let granularity_bytes = recorder.granularity().bytes();
+                recorder.resize(caps::bits_count(size_bytes, granularity_bytes)?)
+            });
             let result = result.and_then(|()| match dirty_from {
-                Some(offset) if recording(state, &name) => {
+                Some(offset) => {
                     if recorder.record(offset, size_bytes.saturating_sub(offset)) {
                         Ok(())
                     } else {
                         Err(Error::invalid("the new tail could not be recorded"))
                     }
                 }
-                _ => Ok(()),
+                None => Ok(()),
             });
             if let Err(error) = result
                 && let Err(error) = self.retire(state, &name, &error.to_string())
@@ -133,4 +138,27 @@ impl Image {
         }
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// What memory has of a frozen bitmap follows too. The frozen view has nothing of a new tail: what is there was written
+/// since.
+fn resize_frozen(
+    state: &State,
+    name: &str,
+    size_bytes: u64,
+    dirty_from: Option<u64>,
+) -> Result<()> {
+    let Some(frozen) = state.frozen(name) else {
+        return Ok(());
+    };
+    let granularity_bytes = frozen.since.granularity().bytes();
+    let bits_count = caps::bits_count(size_bytes, granularity_bytes)?;
+    frozen.snapshot.resize(bits_count)?;
+    frozen.since.resize(bits_count)?;
+    if let Some(offset) = dirty_from {
+        frozen
+            .since
+            .record(offset, size_bytes.saturating_sub(offset));
+    }
+    Ok(())
 }

@@ -53,7 +53,7 @@ impl LockMode {
 }
 
 /// Takes the locks of `mode` on `file`, or none.
-pub(super) fn lock(file: &File, mode: LockMode) -> io::Result<()> {
+pub(crate) fn lock(file: &File, mode: LockMode) -> io::Result<()> {
     let result = try_lock(file, mode);
     if result.is_err() {
         // Nothing to add to the error that led here.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The seam between the engine and everything outside it.
 //!
-//! Descriptor and bitmap files are reached through these traits only; guest data never passes here. Besides files the
+//! Descriptor and bitmap files are reached through these traits only; guest data never passes here (`data` has its own). Besides files the
 //! seam answers one question about the host: which boot of it this is.
 
 mod lock;
@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use lock::LockMode;
+pub(crate) use lock::lock as lock_file;
 pub use os::OsStorage;
 
 /// How a file is opened.

@@ -2,16 +2,16 @@
 //! Recording writes before they reach the data image (I1).
 
 mod in_flight;
+mod published;
 mod recorder;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use arc_swap::ArcSwap;
-
 use crate::sabotage::sabotaged;
 use in_flight::InFlight;
 pub use in_flight::Ticket;
+use published::Published;
 pub(crate) use recorder::Recorder;
 
 /// What a write that has been announced has to do before its data moves.
@@ -31,7 +31,7 @@ pub(crate) struct Tracker {
     writable: AtomicBool,
     /// A write was announced since the image became writable.
     written: AtomicBool,
-    recorders: ArcSwap<Vec<Arc<Recorder>>>,
+    recorders: Published<Vec<Arc<Recorder>>>,
     in_flight: InFlight,
 }
 
@@ -40,7 +40,7 @@ impl Tracker {
         Self {
             writable: AtomicBool::new(false),
             written: AtomicBool::new(false),
-            recorders: ArcSwap::from_pointee(Vec::new()),
+            recorders: Published::new(Vec::new()),
             in_flight: InFlight::new(),
         }
     }
@@ -94,7 +94,8 @@ impl Tracker {
 
     /// From now on exactly `recorders` record. Writes in flight are recorded in those that are new.
     pub(crate) fn publish(&self, recorders: Vec<Arc<Recorder>>) {
-        let old = self.recorders.swap(Arc::new(recorders));
+        let old = self.recorders.load();
+        self.recorders.replace(Arc::new(recorders));
         fence(Ordering::SeqCst);
         for recorder in self.recorders.load().iter() {
             if old.iter().any(|known| Arc::ptr_eq(known, recorder)) {

@@ -121,6 +121,7 @@ impl Found {
                 user_data: found.user_data.clone(),
                 must: dirty.clone(),
                 may: dirty,
+                frozen: None,
             }
         };
         let bitmaps = self.bitmaps.iter();

@@ -103,6 +103,16 @@ impl Granules {
         new
     }
 
+    /// The same from granule number `first` on.
+    #[must_use]
+    pub fn rest(&self, first: u64) -> Self {
+        let mut new = Self::none(self.granularity_bytes, self.image_bytes);
+        self.iter()
+            .filter(|granule| *granule >= first)
+            .for_each(|granule| new.set(granule));
+        new
+    }
+
     /// The same granules of an image of another size: cut, or with clean ones after them.
     #[must_use]
     pub fn resized(&self, image_bytes: u64) -> Self {

@@ -9,6 +9,8 @@
 //! - the granule that holds the old end, when growing was announced and did not happen;
 //! - the announced tail until the resize is ended;
 //! - bits that are being stored or merged, or were when that failed.
+//!
+//! Of a frozen bitmap these two are what the disk has; what reading shows is kept apart, and so is what was dirtied since.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,26 @@ pub struct Bitmap {
     pub must: Granules,
     /// Granules that may be dirty; a superset of `must`.
     pub may: Granules,
+    /// Between freeze and commit or abort; of what is on disk it says nothing.
+    pub frozen: Option<Frozen>,
+}
+
+/// Granules that must be dirty, and granules that may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// A subset of `may`.
+    pub must: Granules,
+    /// A superset of `must`.
+    pub may: Granules,
+}
+
+/// What memory has of a frozen bitmap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// What was dirty at the freeze and is not copied.
+    pub view: Marks,
+    /// What was dirtied since.
+    pub since: Marks,
 }
 
 /// A write between begin and end.
@@ -76,21 +98,84 @@ pub struct Model {
     pub bitmaps: BTreeMap<String, Bitmap>,
 }
 
+impl Marks {
+    fn none(granularity_bytes: u64, image_bytes: u64) -> Self {
+        let none = Granules::none(granularity_bytes, image_bytes);
+        Self {
+            must: none.clone(),
+            may: none,
+        }
+    }
+
+    fn rest(&self, first: u64) -> Self {
+        Self {
+            must: self.must.rest(first),
+            may: self.may.rest(first),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.must.merge(&other.must);
+        self.may.merge(&other.may);
+    }
+}
+
+/// A write that was in flight when these sets began to record.
+fn touch(must: &mut Granules, may: &mut Granules, flight: &Flight) {
+    if flight.length_bytes > 0 {
+        if flight.let_through {
+            must.touch(flight.offset_bytes, flight.length_bytes);
+        }
+        may.touch(flight.offset_bytes, flight.length_bytes);
+        let (offset_bytes, length_bytes) = flight.rounded();
+        may.touch(offset_bytes, length_bytes);
+    }
+}
+
 impl Bitmap {
+    /// The sets that what is dirtied now goes to: `must` and `may`, and while it is frozen those since then.
+    fn recorded_in(&mut self) -> impl Iterator<Item = (&mut Granules, &mut Granules)> {
+        let since = self.frozen.as_mut().map(|frozen| &mut frozen.since);
+        let since = since.map(|since| (&mut since.must, &mut since.may));
+        std::iter::once((&mut self.must, &mut self.may)).chain(since)
+    }
+
+    /// A range may have become dirty.
+    pub fn announce(&mut self, offset_bytes: u64, length_bytes: u64) {
+        for (_, may) in self.recorded_in() {
+            may.touch(offset_bytes, length_bytes);
+        }
+    }
+
     /// A write that was let through.
     fn require(&mut self, offset_bytes: u64, length_bytes: u64) {
-        self.must.touch(offset_bytes, length_bytes);
+        for (must, _) in self.recorded_in() {
+            must.touch(offset_bytes, length_bytes);
+        }
     }
 
     fn touch(&mut self, flight: &Flight) {
-        if flight.length_bytes > 0 {
-            if flight.let_through {
-                self.require(flight.offset_bytes, flight.length_bytes);
-            }
-            self.may.touch(flight.offset_bytes, flight.length_bytes);
-            let (offset_bytes, length_bytes) = flight.rounded();
-            self.may.touch(offset_bytes, length_bytes);
+        touch(&mut self.must, &mut self.may, flight);
+    }
+
+    fn resize(&mut self, image_bytes: u64) {
+        let marks = |marks: &mut Marks| {
+            marks.must = marks.must.resized(image_bytes);
+            marks.may = marks.may.resized(image_bytes);
+        };
+        self.must = self.must.resized(image_bytes);
+        self.may = self.may.resized(image_bytes);
+        if let Some(frozen) = &mut self.frozen {
+            marks(&mut frozen.view);
+            marks(&mut frozen.since);
         }
+    }
+
+    /// It must never be trusted again.
+    pub fn give_up(&mut self) {
+        self.inconsistent = true;
+        self.recording = false;
+        self.frozen = None;
     }
 
     fn is_recording(&self) -> bool {
@@ -124,6 +209,19 @@ impl Model {
         new
     }
 
+    /// The same as reading shows it: of frozen bitmaps the frozen view.
+    #[must_use]
+    pub fn as_read(&self) -> Self {
+        let mut new = self.clone();
+        for bitmap in new.bitmaps.values_mut() {
+            if let Some(frozen) = &bitmap.frozen {
+                bitmap.must = frozen.view.must.clone();
+                bitmap.may = frozen.view.may.clone();
+            }
+        }
+        new
+    }
+
     /// How far a guest may write.
     pub fn guest_bytes(&self) -> u64 {
         match self.resize {
@@ -149,7 +247,7 @@ impl Model {
     /// A write was announced.
     pub fn announce(&mut self, offset_bytes: u64, length_bytes: u64) {
         for bitmap in self.recording() {
-            bitmap.may.touch(offset_bytes, length_bytes);
+            bitmap.announce(offset_bytes, length_bytes);
         }
     }
 
@@ -188,6 +286,7 @@ impl Model {
             user_data: None,
             must: set.clone(),
             may: set,
+            frozen: None,
         };
         if recording {
             flights.iter().for_each(|flight| bitmap.touch(flight));
@@ -251,17 +350,14 @@ impl Model {
     /// A range is made dirty in one bitmap, recording or not.
     pub fn mark_dirty(&mut self, name: &str, offset_bytes: u64, length_bytes: u64) {
         if let Some(bitmap) = self.usable(name) {
-            bitmap.must.touch(offset_bytes, length_bytes);
-            bitmap.may.touch(offset_bytes, length_bytes);
+            bitmap.require(offset_bytes, length_bytes);
+            bitmap.announce(offset_bytes, length_bytes);
         }
     }
 
     /// Nothing can be trusted any more (I2).
     pub fn give_up_all(&mut self) {
-        for bitmap in self.bitmaps.values_mut() {
-            bitmap.inconsistent = true;
-            bitmap.recording = false;
-        }
+        self.bitmaps.values_mut().for_each(Bitmap::give_up);
     }
 
     /// Another name for a bitmap.
@@ -274,7 +370,7 @@ impl Model {
     /// A whole bitmap's bits are about to be stored or merged: a crash or an error leaves any mixture.
     pub fn mix_bits(&mut self, name: &str, bits: &Granules, replaces: bool) {
         if let Some(bitmap) = self.usable(name) {
-            bitmap.may.merge(bits);
+            bitmap.recorded_in().for_each(|(_, may)| may.merge(bits));
             if replaces {
                 bitmap.must = bitmap.must.common(bits);
             }
@@ -290,9 +386,63 @@ impl Model {
                 bitmap.must = required;
                 bitmap.may = bits.clone();
             } else {
-                bitmap.must.merge(&required);
-                bitmap.may.merge(bits);
+                for (must, may) in bitmap.recorded_in() {
+                    must.merge(&required);
+                    may.merge(bits);
+                }
             }
+        }
+    }
+
+    /// Whether a bitmap is between freeze and commit or abort.
+    pub fn is_frozen(&self, name: &str) -> bool {
+        let bitmap = self.bitmaps.get(name);
+        bitmap.is_some_and(|bitmap| bitmap.frozen.is_some())
+    }
+
+    /// What a bitmap says is kept to be copied.
+    pub fn freeze(&mut self, name: &str, flights: &[Flight]) {
+        let extent_bytes = self.extent_bytes();
+        if let Some(bitmap) = self.usable(name) {
+            let mut since = Marks::none(bitmap.granularity_bytes, extent_bytes);
+            for flight in flights.iter().filter(|_| bitmap.recording) {
+                touch(&mut since.must, &mut since.may, flight);
+            }
+            bitmap.frozen = Some(Frozen {
+                view: Marks {
+                    must: bitmap.must.clone(),
+                    may: bitmap.may.clone(),
+                },
+                since,
+            });
+        }
+    }
+
+    /// What was frozen before `offset_bytes` is copied: what is left is the rest, and what was dirtied since.
+    pub fn checkpoint(&mut self, name: &str, offset_bytes: u64, flights: &[Flight]) {
+        let size_bytes = self.size_bytes;
+        if let Some(bitmap) = self.usable(name)
+            && let Some(frozen) = &mut bitmap.frozen
+        {
+            let first = match offset_bytes < size_bytes {
+                true => offset_bytes / bitmap.granularity_bytes,
+                // An announced tail is no part of the disk yet.
+                false => size_bytes.div_ceil(bitmap.granularity_bytes),
+            };
+            frozen.view = frozen.view.rest(first);
+            let mut left = frozen.view.clone();
+            left.merge(&frozen.since);
+            (bitmap.must, bitmap.may) = (left.must, left.may);
+            if bitmap.recording {
+                flights.iter().for_each(|flight| bitmap.touch(flight));
+            }
+        }
+    }
+
+    /// It is no longer frozen.
+    pub fn unfreeze(&mut self, name: &str) {
+        if let Some(bitmap) = self.bitmaps.get_mut(name) {
+            bitmap.frozen = None;
         }
     }
 
@@ -302,10 +452,9 @@ impl Model {
         self.resize = Some(Resize { to_bytes, early });
         let extent_bytes = self.extent_bytes();
         for bitmap in self.bitmaps.values_mut() {
-            bitmap.must = bitmap.must.resized(extent_bytes);
-            bitmap.may = bitmap.may.resized(extent_bytes);
+            bitmap.resize(extent_bytes);
             if bitmap.is_recording() {
-                bitmap.may.touch(old_bytes, extent_bytes - old_bytes);
+                bitmap.announce(old_bytes, extent_bytes - old_bytes);
             }
         }
     }
@@ -320,8 +469,7 @@ impl Model {
             return new;
         }
         for bitmap in new.bitmaps.values_mut() {
-            bitmap.must = bitmap.must.resized(size_bytes);
-            bitmap.may = bitmap.may.resized(size_bytes);
+            bitmap.resize(size_bytes);
         }
         if size_bytes > self.size_bytes {
             new.let_through(self.size_bytes, size_bytes - self.size_bytes);

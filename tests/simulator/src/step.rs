@@ -45,6 +45,14 @@ pub enum Step {
     MergeBits(usize, u64),
     /// Name, seed of the bits or none for zeros: all of them are replaced. Only while no write is in flight.
     StoreBits(usize, Option<u64>),
+    /// Name.
+    Freeze(usize),
+    /// Name, offset (beyond the size: all): what was frozen before it is copied.
+    Checkpoint(usize, u64),
+    /// Name.
+    Commit(usize),
+    /// Name.
+    Abort(usize),
     /// New size in sectors, and whether the data image follows.
     Resize(u64, bool),
     /// The first half of one, and whether the data image follows at once.
@@ -175,6 +183,21 @@ fn exchange() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Incremental copies: of few bitmaps, or their steps would seldom meet.
+fn copy() -> impl Strategy<Value = Step> {
+    let name = || 0_usize..2;
+    let offset = prop_oneof![
+        0_u64..200_000,
+        (0_u64..64).prop_map(|granule| granule * 65536)
+    ];
+    prop_oneof![
+        4 => name().prop_map(Step::Freeze),
+        2 => (name(), offset).prop_map(|(name, offset)| Step::Checkpoint(name, offset)),
+        2 => name().prop_map(Step::Commit),
+        1 => name().prop_map(Step::Abort),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let add = (
         name(),
@@ -198,6 +221,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name(), user_data()).prop_map(|(name, length)| Step::UserData(name, length)),
         2 => (sectors(), prop::bool::weighted(0.8)).prop_map(|(size, done)| Step::Resize(size, done)),
         2 => exchange(),
+        8 => copy(),
         3 => (sectors(), any::<bool>()).prop_map(|(size, early)| Step::BeginResize(size, early)),
         2 => resize_end().prop_map(Step::EndResize),
         2 => prop::bool::weighted(0.8).prop_map(Step::Reopen),

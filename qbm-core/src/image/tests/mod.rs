@@ -10,6 +10,7 @@ mod check;
 mod crash;
 mod create;
 mod damage;
+mod freeze;
 mod model;
 mod neighbours;
 mod operations;

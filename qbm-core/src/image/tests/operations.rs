@@ -39,6 +39,24 @@ fn extents_are_as_long_as_they_can_be_and_end_with_the_disk() {
 }
 
 #[test]
+fn dirty_bytes_end_with_the_disk() {
+    let disk = Disk::new(MIB + 512);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    assert_eq!(image.dirty_bytes("b").unwrap(), 0);
+    write(&image, 100_000, 100_000);
+    assert_eq!(image.dirty_bytes("b").unwrap(), 196_608);
+    write(&image, MIB, 512);
+    assert_eq!(image.dirty_bytes("b").unwrap(), 196_608 + 512);
+    // An announced tail is not the disk's yet.
+    image.begin_resize(2 * MIB).unwrap();
+    assert_eq!(image.dirty_bytes("b").unwrap(), 196_608 + 512);
+    image.end_resize(2 * MIB).unwrap();
+    assert_eq!(image.dirty_bytes("b").unwrap(), 196_608 + MIB);
+    image.dirty_bytes("c").unwrap_err();
+}
+
+#[test]
 fn clear_makes_clean_and_goes_on_recording() {
     for durability in [Durability::Close, Durability::Process] {
         let disk = Disk::new(MIB);

@@ -8,13 +8,14 @@ use std::sync::Condvar;
 use std::time::Duration;
 
 use super::*;
+use crate::DataImage;
 use crate::storage::{Access, FileId, LockMode, Metadata, StorageFile};
 
 /// Long enough for anything that does not wait for somebody else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-struct Moods {
+pub(super) struct Moods {
     /// Writes to bitmap files arrive in part, then fail.
     tears_writes: bool,
     /// Syncs of bitmap files wait until this is over.
@@ -22,16 +23,19 @@ struct Moods {
     syncs_held: usize,
     /// A held sync lost its patience.
     gave_up: bool,
+    /// The descriptor's text arrives, then its sync fails.
+    pub(super) fails_descriptor_syncs: bool,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Stubborn(Arc<(Mutex<Moods>, Condvar)>);
+pub(super) struct Stubborn(Arc<(Mutex<Moods>, Condvar)>);
 
 #[derive(Debug)]
 struct StubbornFile {
     disk: Stubborn,
     file: Box<dyn StorageFile>,
     is_bitmap: bool,
+    is_descriptor: bool,
 }
 
 impl Stubborn {
@@ -39,7 +43,7 @@ impl Stubborn {
         self.0.0.lock().unwrap()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Moods)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Moods)) {
         change(&mut self.moods());
         self.0.1.notify_all();
     }
@@ -57,10 +61,11 @@ impl Stubborn {
             disk: self.clone(),
             file,
             is_bitmap: path.extension().is_some_and(|suffix| suffix == "bitmap"),
+            is_descriptor: path.extension().is_some_and(|suffix| suffix == "qbm"),
         })
     }
 
-    fn image(&self, disk: &Disk) -> Image {
+    pub(super) fn image(&self, disk: &Disk) -> Image {
         let storage = Arc::new(self.clone());
         let image = Image::open(storage, &disk.path, OpenOptions::default()).unwrap();
         let activation = Activation {
@@ -134,6 +139,9 @@ impl StorageFile for StubbornFile {
                 self.disk.change(|moods| moods.gave_up = true);
             }
         }
+        if self.is_descriptor && self.disk.moods().fails_descriptor_syncs {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         self.file.sync_data()
     }
 
@@ -202,4 +210,65 @@ fn what_a_clean_close_made_durable_is_not_synced_again() {
     stubborn.change(|moods| moods.holds_syncs = true);
     image.inactivate().unwrap();
     assert_eq!(stubborn.moods().syncs_held, 0);
+}
+
+#[test]
+fn what_is_marked_is_found_whichever_text_a_crash_brings_back() {
+    // After a change that failed, marked and merged bits went to the one file; the other text named the other.
+    type Change = fn(&Image) -> Result<()>;
+    let changes: [Change; 3] = [
+        |image| image.clear_bitmap("b"),
+        |image| image.set_granularity("b", 32768),
+        |image| image.commit_bitmap("b"),
+    ];
+    for recording in [true, false] {
+        for (index, change) in changes.into_iter().enumerate() {
+            let disk = Disk::new(MIB);
+            let stubborn = Stubborn::default();
+            let image = stubborn.image(&disk);
+            image.add_bitmap("b", 65536, recording).unwrap();
+            if index == 2 {
+                image.freeze_bitmap("b").unwrap();
+            }
+            stubborn.change(|moods| moods.fails_descriptor_syncs = true);
+            change(&image).unwrap_err();
+            write(&image, 2 * 65536, 1);
+            image.mark_dirty("b", 3 * 65536, 65536).unwrap();
+            image.merge_bits("b", 0, MIB, &[0x10, 0x80]).unwrap();
+            drop(image); // As a crash does.
+            let image = disk.activated();
+            let granularity_bytes = image.bitmap("b").unwrap().granularity_bytes;
+            let found = dirty(&image, "b", granularity_bytes).into_iter();
+            let found: std::collections::BTreeSet<u64> = found.map(|at| at / 65536).collect();
+            let first = if recording { 2 } else { 3 };
+            assert!(found.into_iter().eq((first..5).chain([15])), "{index}");
+        }
+    }
+}
+
+#[test]
+fn a_write_goes_ahead_without_a_bitmap_that_cannot_record_it_or_not_at_all() {
+    for can_tell in [true, false] {
+        let disk = Disk::new(MIB);
+        let stubborn = Stubborn::default();
+        let storage = Arc::new(stubborn.clone());
+        let image = Image::open(storage, &disk.path, OpenOptions::default()).unwrap();
+        let data = DataImage::activate(&image, &Activation::default()).unwrap();
+        image.add_bitmap("b", 512, true).unwrap();
+        stubborn.change(|moods| moods.tears_writes = true);
+        let place = disk.directory.path();
+        let elsewhere = place.with_extension("elsewhere");
+        if !can_tell {
+            // No descriptor can be written.
+            fs::rename(place, &elsewhere).unwrap();
+        }
+        let written = data.write(&image, 0, b"x");
+        if !can_tell {
+            fs::rename(&elsewhere, place).unwrap();
+        }
+        assert!(image.is_idle());
+        let content = fs::read(disk.file("x.qbm.raw")).unwrap();
+        assert_eq!((written.is_ok(), content[0] == b'x'), (can_tell, can_tell));
+        assert_eq!(inconsistent(&image, "b"), can_tell);
+    }
 }

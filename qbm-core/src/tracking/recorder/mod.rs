@@ -3,15 +3,15 @@
 
 mod exchange;
 mod file_bits;
+mod in_memory;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
-
 use file_bits::read_bits;
 
+use super::published::Published;
 use crate::bits::{BitMap, BitRange, CHUNK_BYTES, Chunk, Granularity};
 use crate::caps;
 use crate::descriptor::Durability;
@@ -28,7 +28,7 @@ pub(crate) struct Recorder {
     path: PathBuf,
     granularity: Granularity,
     durability: Durability,
-    map: ArcSwap<BitMap>,
+    map: Published<BitMap>,
     file: Arc<dyn StorageFile>,
     /// Held by whoever writes the file, and by nobody who waits for a disk.
     writing: Mutex<()>,
@@ -84,7 +84,7 @@ impl Recorder {
             path: path.to_owned(),
             granularity,
             durability,
-            map: ArcSwap::from_pointee(map),
+            map: Published::new(map),
             file: Arc::from(file),
             writing: Mutex::new(()),
             // A file that was just made, or that a crash left, may not be durable.
@@ -257,9 +257,39 @@ impl Recorder {
         }
     }
 
+    /// Records what is dirty in `other`, as [`record`](Self::record) does.
+    pub(crate) fn record_all_of(&self, other: &Self) -> bool {
+        let theirs = other.map.load();
+        let mut next = 0;
+        while let Some(bits) = theirs.next_extent(next) {
+            let (offset_bytes, length_bytes) = other.granularity.bytes_of(bits);
+            if !self.record(offset_bytes, length_bytes) {
+                return false;
+            }
+            next = bits.end;
+        }
+        true
+    }
+
     /// Dirty granules.
     pub(crate) fn count(&self) -> u64 {
         self.map.load().count()
+    }
+
+    /// Bytes in dirty granules of a disk of `size_bytes`; the last granule is cut at its end.
+    pub(crate) fn dirty_bytes(&self, size_bytes: u64) -> u64 {
+        let map = self.map.load();
+        let disk = self.granularity.touched(0, size_bytes, map.bits_count());
+        let beyond = map.rest(disk.end);
+        let granules = map.count().saturating_sub(beyond.count());
+        let bytes = granules.saturating_mul(self.granularity.bytes());
+        let (_, covered_bytes) = self.granularity.bytes_of(disk);
+        match disk.end.checked_sub(1) {
+            Some(last) if map.next_set(last) == Some(last) => {
+                bytes.saturating_sub(covered_bytes.saturating_sub(size_bytes))
+            }
+            _ => bytes,
+        }
     }
 
     /// Fits the bitmap to another size; new bits are zero. Page cache only.
@@ -279,7 +309,7 @@ impl Recorder {
             .and_then(|()| file.set_length(caps::bitmap_file_bytes(bits_count)))
             .map_err(|error| Error::io("cannot resize bitmap file", &self.path, error))
             .and_then(|()| {
-                self.map.store(Arc::clone(&new));
+                self.map.replace(Arc::clone(&new));
                 self.save(&new, &**file)
             });
         if resized.is_err() {
@@ -307,7 +337,7 @@ impl Recorder {
     pub(crate) fn resize_in_memory(&self, bits_count: u64) {
         let map = self.map.load();
         if map.bits_count() != bits_count {
-            self.map.store(Arc::new(map.resized(bits_count)));
+            self.map.replace(Arc::new(map.resized(bits_count)));
         }
     }
 

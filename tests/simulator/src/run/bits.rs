@@ -36,6 +36,11 @@ impl Run<'_> {
                 exchange(image, name, length_bytes, replaces, Some(&[]))
             });
         };
+        if replaces && bitmap.frozen.is_some() {
+            return self.refused(ErrorKind::Busy, |image| {
+                exchange(image, name, length_bytes, replaces, Some(&[]))
+            });
+        }
         let granularity_bytes = bitmap.granularity_bytes;
         let none = Granules::none(granularity_bytes, length_bytes);
         let given = seed.map(|seed| random_bits(seed, none.bits().len()));
@@ -57,7 +62,11 @@ impl Run<'_> {
         })?;
         match result.expect("steps are run on an open image") {
             Ok(()) => {
-                // Where the disk may have another text, it may name a file that was not written now.
+                // Where the disk may have another text, it may name a file where bits are only added.
+                if !replaces {
+                    let models = self.on_disk.iter_mut();
+                    models.for_each(|model| model.exchange_bits(name, &bits, false));
+                }
                 if self.on_disk.len() == 1 {
                     self.on_disk = vec![exact.clone()];
                 }

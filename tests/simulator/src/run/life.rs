@@ -174,7 +174,14 @@ impl Run<'_> {
         self.disk.guest_flush(&self.data);
         self.compare_memory()?;
         let image = self.image.as_ref().expect("steps are run on an open image");
-        let exact = Found::in_image(image)?.to_model();
+        let mut exact = Found::in_image(image)?.to_model();
+        // A close ends a freeze, and keeps all; memory has shown the frozen view only.
+        for (name, bitmap) in &mut exact.bitmaps {
+            if self.model.is_frozen(name) && !bitmap.inconsistent {
+                bitmap.clone_from(&self.model.bitmaps[name]);
+                bitmap.frozen = None;
+            }
+        }
         let expectation = Expectation {
             sealed: Some(exact.clone()),
             session: Session::Either,

@@ -6,10 +6,12 @@
 //! | `mod.rs` | calls of the engine: what may be found during one, and after it |
 //! | `steps.rs` | what each step does |
 //! | `bits.rs` | bits of a whole bitmap, stored and merged |
+//! | `copy.rs` | incremental copies: freeze, checkpoint, commit, abort |
 //! | `resize.rs` | resizes, with other steps between begin and end |
 //! | `life.rs` | create, close, reopen, crashes that the sequence goes on after |
 
 mod bits;
+mod copy;
 mod life;
 mod resize;
 mod steps;
@@ -265,8 +267,7 @@ impl Run<'_> {
         for info in image.bitmaps() {
             let bitmap = self.model.bitmaps.get_mut(&info.name);
             if let Some(bitmap) = bitmap.filter(|_| info.inconsistent) {
-                bitmap.inconsistent = true;
-                bitmap.recording = false;
+                bitmap.give_up();
             }
         }
     }
@@ -280,8 +281,15 @@ impl Run<'_> {
             lacking: false,
         };
         Found::in_resized(image, self.model.extent_bytes())?
-            .compare(&self.model.without_tail(), allowed)
-            .map_err(|violation| violation.within("in memory"))
+            .compare(&self.model.without_tail().as_read(), allowed)
+            .map_err(|violation| violation.within("in memory"))?;
+        for info in image.bitmaps() {
+            if info.frozen != self.model.is_frozen(&info.name) && !info.inconsistent {
+                let text = format!("bitmap {:?}: frozen is {}", info.name, info.frozen);
+                return Err(Violation::new("API", text));
+            }
+        }
+        Ok(())
     }
 
     /// Explores the host as it is now.

@@ -29,7 +29,7 @@ impl Run<'_> {
             Step::Remove(name) => self.remove(NAMES[name]),
             Step::Record(name, on) => {
                 let flights = self.flights();
-                self.on(
+                self.on_unfrozen(
                     NAMES[name],
                     |model, name| model.set_recording(name, on, &flights),
                     |image, name| image.set_recording(name, on),
@@ -39,15 +39,14 @@ impl Run<'_> {
                 NAMES[name],
                 |model, name| {
                     if let Some(bitmap) = model.usable(name) {
-                        bitmap.inconsistent = true;
-                        bitmap.recording = false;
+                        bitmap.give_up();
                     }
                 },
                 |image, name| image.set_inconsistent(name, "given up"),
             ),
             Step::Clear(name) => {
                 let flights = self.flights();
-                self.on(
+                self.on_unfrozen(
                     NAMES[name],
                     |model, name| model.clear(name, &flights),
                     |image, name| image.clear_bitmap(name),
@@ -58,7 +57,7 @@ impl Run<'_> {
             Step::Granularity(name, granularity) => {
                 let flights = self.flights();
                 let granularity_bytes = GRANULARITIES[granularity];
-                self.on(
+                self.on_unfrozen(
                     NAMES[name],
                     |model, name| model.set_granularity(name, granularity_bytes, &flights),
                     |image, name| image.set_granularity(name, granularity_bytes),
@@ -81,6 +80,10 @@ impl Run<'_> {
             Step::Foreign(how, vouched) => self.foreign(how, vouched),
             Step::MergeBits(name, seed) => self.merge_bits(NAMES[name], seed),
             Step::StoreBits(name, seed) => self.store_bits(NAMES[name], seed),
+            Step::Freeze(name) => self.freeze(NAMES[name]),
+            Step::Checkpoint(name, offset) => self.checkpoint(NAMES[name], offset),
+            Step::Commit(name) => self.commit(NAMES[name]),
+            Step::Abort(name) => self.abort(NAMES[name]),
             Step::Resize(sectors, follows) => self.resize(sectors * 512, follows),
             Step::BeginResize(sectors, early) => self.begin_resize(sectors * 512, early),
             Step::EndResize(end) => self.end_resize(end),
@@ -102,6 +105,19 @@ impl Run<'_> {
             return self.change(|model| apply(model, name), |image| call(image, name));
         }
         self.refused(ErrorKind::NotFound, |image| call(image, name))
+    }
+
+    /// As [`on`](Self::on); of a frozen bitmap it must be refused.
+    fn on_unfrozen(
+        &mut self,
+        name: &str,
+        apply: impl Fn(&mut Model, &str),
+        call: impl FnOnce(&Image, &str) -> qbm_core::Result<()>,
+    ) -> Held {
+        if self.model.is_frozen(name) {
+            return self.refused(ErrorKind::Busy, |image| call(image, name));
+        }
+        self.on(name, apply, call)
     }
 
     /// A call that must fail and change nothing.
@@ -139,6 +155,9 @@ impl Run<'_> {
         if !self.model.bitmaps.contains_key(name) {
             return self.refused(ErrorKind::NotFound, |image| image.remove_bitmap(name));
         }
+        if self.model.is_frozen(name) {
+            return self.refused(ErrorKind::Busy, |image| image.remove_bitmap(name));
+        }
         let apply = |model: &mut Model| {
             model.bitmaps.remove(name);
         };
@@ -157,6 +176,11 @@ impl Run<'_> {
                 image.merge_bitmaps(target, &sources)
             });
         }
+        if names.iter().any(|name| self.model.is_frozen(name)) {
+            return self.refused(ErrorKind::Busy, |image| {
+                image.merge_bitmaps(target, &sources)
+            });
+        }
         let flights = self.flights();
         self.change(
             |model| model.merge(target, &sources, &flights),
@@ -168,6 +192,9 @@ impl Run<'_> {
         let call = |image: &Image| image.rename_bitmap(from, to);
         if self.model.usable(from).is_none() {
             return self.refused(ErrorKind::NotFound, call);
+        }
+        if self.model.is_frozen(from) {
+            return self.refused(ErrorKind::Busy, call);
         }
         if from != to && self.model.bitmaps.contains_key(to) {
             return self.refused(ErrorKind::Exists, call);
@@ -182,7 +209,7 @@ impl Run<'_> {
         let models = self.on_disk.iter_mut().chain([&mut self.model]);
         models.for_each(|model| {
             if let Some(bitmap) = model.usable(name) {
-                bitmap.may.touch(offset_bytes, length_bytes);
+                bitmap.announce(offset_bytes, length_bytes);
             }
         });
         self.on(
@@ -200,7 +227,7 @@ impl Run<'_> {
         for model in self.on_disk.iter_mut().chain([&mut self.model]) {
             for name in &recording {
                 if let Some(bitmap) = model.usable(name) {
-                    bitmap.may.touch(offset_bytes, length_bytes);
+                    bitmap.announce(offset_bytes, length_bytes);
                 }
             }
         }
