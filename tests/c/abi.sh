@@ -59,9 +59,8 @@ describe() {
         echo "error: $header declares $declared functions, $map has $mapped" >&2
         return 1
     fi
-    cc -std=c99 -g -O0 -fPIC -shared -Wall -Wextra -Wno-unused-parameter -Werror \
-        -Wl,-soname,libqbm.so.0 -Wl,--version-script="$work/abi.map" -Wl,-z,defs -nostdlib \
-        -o "$work/libqbm.so" "$work/abi.c"
+    (cd "$work" && cc -std=c99 -g -O0 -fPIC -shared -Wall -Wextra -Wno-unused-parameter -Werror \
+        -Wl,-soname,libqbm.so.0 -Wl,--version-script=abi.map -Wl,-z,defs -nostdlib -o libqbm.so abi.c)
     abidw --no-corpus-path --no-comp-dir-path --no-show-locs --no-elf-needed --out-file "$3" "$work/libqbm.so"
 }
 

@@ -71,7 +71,7 @@ fn font_of(word: &str, before: &str, after: &str) -> Font {
 }
 
 fn is_errno(word: &str) -> bool {
-    word.len() > 3
+    word.len() >= 3
         && word.starts_with('E')
         && word
             .chars()
