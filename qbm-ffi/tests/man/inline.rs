@@ -20,8 +20,20 @@ impl Piece {
 }
 
 /// Finds what has a font of its own: functions, constants, errno values and pages are bold, arguments and members
-/// italic.
+/// italic; and what stands between backquotes is bold.
 pub(crate) fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (at, part) in text.split('`').enumerate() {
+        if at % 2 == 1 {
+            push(&mut pieces, part, Font::Bold);
+        } else {
+            pieces.append(&mut names(part));
+        }
+    }
+    pieces
+}
+
+fn names(text: &str) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {

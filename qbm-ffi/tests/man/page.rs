@@ -145,7 +145,11 @@ impl Source {
         );
         roff.request(&format!(
             "{} \\- {}",
-            escape(&names.join(", ")),
+            names
+                .iter()
+                .map(|name| format!("\\%{}", escape(name)))
+                .collect::<Vec<_>>()
+                .join(", "),
             escape(&self.purpose)
         ));
         if self.section == '3' {
