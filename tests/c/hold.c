@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Opens an image and keeps it open until its input ends: hold write|read|shared IMAGE
+ * Opens an image and keeps it open until its input ends: hold write|read|shared|data-write|data-read IMAGE
  *
  * Prints "length" once it has it. Exits with 3 when another process has the image.
  */
@@ -18,12 +18,14 @@ int main(int argc, char **argv)
     qbm_info info = { .size = sizeof(info) };
     qbm_image *image = NULL;
     int writable;
+    int data;
     int ret;
 
     if (argc != 3) {
         return 2;
     }
-    writable = !strcmp(argv[1], "write");
+    data = !strncmp(argv[1], "data-", 5);
+    writable = !strcmp(argv[1] + (data ? 5 : 0), "write");
     if (!strcmp(argv[1], "shared")) {
         open_args.flags = QBM_OPEN_SHARED;
     } else if (!writable) {
@@ -35,7 +37,11 @@ int main(int argc, char **argv)
     }
     if (ret == 0) {
         activate_args.flags = writable ? 0 : QBM_ACTIVATE_READ_ONLY;
-        activate_args.image_size_bytes = info.image_size_bytes;
+        if (data) {
+            activate_args.flags |= QBM_ACTIVATE_DATA;
+        } else {
+            activate_args.image_size_bytes = info.image_size_bytes;
+        }
         ret = qbm_activate(image, &activate_args, &error);
     }
     if (ret == 0) {

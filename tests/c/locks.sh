@@ -17,6 +17,8 @@ take() {
     qemu-write) "$bin/qemu-io" -f qbm locked.qbm < input > output & ;;
     qemu-read) "$bin/qemu-io" -r -f qbm locked.qbm < input > output & ;;
     qemu-shared) "$bin/qemu-io" -r -U -f qbm locked.qbm < input > output & ;;
+    raw-write) "$bin/qemu-io" -f raw locked.qbm.raw < input > output & ;;
+    raw-read) "$bin/qemu-io" -r -f raw locked.qbm.raw < input > output & ;;
     *) "$hold" "${1#c-}" locked.qbm < input > output & ;;
     esac
     holder=$!
@@ -44,6 +46,8 @@ gets() {
     qemu-write) "$bin/qemu-io" -f qbm -c length locked.qbm ;;
     qemu-read) "$bin/qemu-io" -r -f qbm -c length locked.qbm ;;
     qemu-shared) "$bin/qemu-io" -r -U -f qbm -c length locked.qbm ;;
+    raw-write) "$bin/qemu-io" -f raw -c length locked.qbm.raw ;;
+    raw-read) "$bin/qemu-io" -r -f raw -c length locked.qbm.raw ;;
     qemu-info) "$bin/qemu-img" info locked.qbm ;;
     qemu-info-shared) "$bin/qemu-img" info -U locked.qbm ;;
     *) "$hold" "${1#c-}" locked.qbm < /dev/null ;;
@@ -80,6 +84,21 @@ for reader in c-read qemu-read; do
 done
 for shared in c-shared qemu-shared; do
     expect "$shared" with c-write c-read c-shared qemu-write qemu-read qemu-shared qemu-info
+done
+# Who opens the data image through the library, and who opens it past the descriptor. qemu-io itself shares a raw image
+# with everybody; it is the library that keeps writers away, and does not open what one has.
+expect c-data-write without c-write c-read c-data-write c-data-read qemu-write qemu-read qemu-info raw-write
+expect c-data-write with c-shared qemu-info-shared raw-read
+expect c-data-read without c-write c-data-write qemu-write raw-write
+expect c-data-read with c-read c-data-read c-shared qemu-read qemu-info raw-read
+expect raw-write without c-data-write c-data-read
+expect raw-read with c-data-write c-data-read
+for writer in c-write qemu-write; do
+    expect "$writer" without c-data-write c-data-read
+done
+for reader in c-read qemu-read; do
+    expect "$reader" without c-data-write
+    expect "$reader" with c-data-read
 done
 # Nobody beside a writer changed anything: the bitmap is as it was.
 "$bin/qemu-img" info locked.qbm | grep -q 'name: b0'
