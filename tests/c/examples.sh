@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The example programs, built and used as their readers would: examples.sh PREFIX DIRECTORY
 set -euo pipefail
+trap 'echo "error: examples.sh:$LINENO: $BASH_COMMAND" >&2' ERR
 
 prefix=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
