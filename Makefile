@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The verbs. What they do is in the scripts and crates they call.
 
+# Where make install puts things. DESTDIR goes before all of them.
 PREFIX ?= /usr/local
 DESTDIR ?=
 LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/libqbm
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
-.PHONY: all build test demo lint header install uninstall qemu guest crash sabotage miri bench fuzz clean help
+.PHONY: all build test demo lint header man abi install install-strip uninstall qemu guest crash sabotage miri bench fuzz clean help
 
 all: build
 
@@ -16,6 +21,7 @@ help: ## List the verbs
 
 build: ## Build the crates and libqbm
 	$(CARGO) build --release --workspace --locked
+	@qbm-ffi/install.sh build
 
 qemu: ## Get, patch and build QEMU with QBM; prints where it is
 	@qemu-glue/build.sh
@@ -50,12 +56,28 @@ lint: ## Formatting, clippy, rustdoc, shellcheck where installed, C style
 header: ## Regenerate include/qbm.h from qbm-ffi
 	QBM_WRITE_HEADER=1 $(CARGO) test --locked --quiet -p qbm-ffi --test header
 
-install: ## Install libqbm, its header and its .pc file below PREFIX
-	@qbm-ffi/install.sh "$(DESTDIR)" "$(PREFIX)" "$(LIBDIR)"
+man: ## Regenerate the man pages from include/qbm.h, the documents and qbm-ffi/man
+	QBM_WRITE_MAN=1 $(CARGO) test --locked --quiet -p qbm-ffi --test man
+
+abi: ## Regenerate qbm-ffi/libqbm.abi from include/qbm.h (needs abigail-tools)
+	@tests/c/abi.sh --write
+
+install install-strip uninstall: export PREFIX := $(PREFIX)
+install install-strip uninstall: export DESTDIR := $(DESTDIR)
+install install-strip uninstall: export LIBDIR := $(LIBDIR)
+install install-strip uninstall: export INCLUDEDIR := $(INCLUDEDIR)
+install install-strip uninstall: export MANDIR := $(MANDIR)
+install install-strip uninstall: export DOCDIR := $(DOCDIR)
+install install-strip uninstall: export PKGCONFIGDIR := $(PKGCONFIGDIR)
+
+install: ## Install libqbm: library, header, .pc file, man pages, examples; PREFIX=, DESTDIR=
+	@qbm-ffi/install.sh install
+
+install-strip: ## The same, with the shared library stripped
+	@qbm-ffi/install.sh install-strip
 
 uninstall: ## Remove what install put there
-	rm -f $(DESTDIR)$(LIBDIR)/libqbm.so $(DESTDIR)$(LIBDIR)/libqbm.so.0 $(DESTDIR)$(LIBDIR)/libqbm.so.0.2.0 \
-		$(DESTDIR)$(LIBDIR)/libqbm.a $(DESTDIR)$(LIBDIR)/pkgconfig/qbm.pc $(DESTDIR)$(PREFIX)/include/qbm.h
+	@qbm-ffi/install.sh uninstall
 
 clean: ## Remove what cargo built; the cache of QEMU stays
 	$(CARGO) clean

@@ -4,7 +4,7 @@
 use std::io;
 
 use super::file::DataFile;
-use super::{DataImage, Gate, UNSYNCED, disk_size};
+use super::{DataImage, Gate, disk_size};
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::image::Image;
@@ -118,7 +118,7 @@ impl DataImage {
         self.check_image(image)?;
         self.sync(file).inspect_err(|_| {
             // What fails here too is done again at the end.
-            let _ = self.distrust(image, UNSYNCED);
+            let _ = self.distrust(image);
         })
     }
 

@@ -15,13 +15,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::image::{Activation, DataPath, DataPlace, Image};
-use crate::storage::{Access, FileId};
+use crate::image::{Activation, DataPlace, Image};
+use crate::storage::Access;
 use file::DataFile;
 use os::OsDataFile;
-
-/// Why bitmaps are inconsistent after a failed sync.
-const UNSYNCED: &str = "the data image could not be synced";
 
 /// A raw data image on a local file or block device, with every write recorded in the bitmaps of its [`Image`].
 ///
@@ -29,7 +26,6 @@ const UNSYNCED: &str = "the data image could not be synced";
 #[derive(Debug)]
 pub struct DataImage {
     path: PathBuf,
-    id: FileId,
     /// The image's.
     descriptor: PathBuf,
     read_only: bool,
@@ -59,12 +55,10 @@ impl DataImage {
     /// [`ErrorKind::Invalid`]: it is no such file, or one of the image's own; what [`Image::activate`] says; whatever the
     /// system says.
     pub fn activate(image: &Image, activation: &Activation) -> Result<Self> {
-        let mut activation = activation.clone();
-        if let DataPath::File(path) = &mut activation.data_path {
-            // The process may change its directory while it has the image.
-            *path = std::path::absolute(&*path)
-                .map_err(|error| Error::io("cannot find data image", path, error))?;
-        }
+        let activation = Activation {
+            data_path: activation.data_path.absolute()?,
+            ..activation.clone()
+        };
         let place = prepare(image, &activation)?;
         let access = if is_read_only(image, &activation) {
             Access::Read
@@ -103,7 +97,6 @@ impl DataImage {
         image.activate_over(&activation, Some(id))?;
         Ok(Self {
             path,
-            id,
             descriptor: image.path().to_owned(),
             read_only,
             gate: RwLock::new(Gate {
@@ -118,8 +111,8 @@ impl DataImage {
     /// on the data image is closed, and can neither be read nor written. Once more does nothing. Waits for the disk.
     ///
     /// # Errors
-    /// A failed sync, now or [before](Self::flush): every bitmap is inconsistent then, as when the path leads elsewhere by
-    /// now (which is no error), and if that cannot be put on disk, the image stays active; what [`Image::inactivate`] says.
+    /// A failed sync, now or [before](Self::flush): every bitmap is inconsistent then, and if that cannot be put on disk,
+    /// the image stays active; what [`Image::inactivate`] says.
     pub fn inactivate(&self, image: &Image) -> Result<()> {
         self.check_image(image)?;
         let mut gate = self.close_gate();
@@ -134,13 +127,7 @@ impl DataImage {
         };
         if synced.is_err() {
             // Also those that came after an earlier failure.
-            self.distrust(image, UNSYNCED)?;
-        } else if !image.data_leads_to(&self.path, self.id) {
-            // The seal would vouch for a file that nobody wrote through us.
-            self.distrust(
-                image,
-                "the data image was moved or replaced while it was open",
-            )?;
+            self.distrust(image)?;
         }
         // The seal takes the data image's modification time after this; nothing of ours touches the file any more.
         let ended = image.inactivate();
@@ -174,9 +161,9 @@ impl DataImage {
         })
     }
 
-    /// Makes every bitmap inconsistent. After a failed sync a block may fall back to what it was before a write, when the page cache drops it: one that a
+    /// After a failed sync a block may fall back to what it was before a write, when the page cache drops it: one that a
     /// backup has copied meanwhile would be clean and not what the backup has (I2).
-    fn distrust(&self, image: &Image, reason: &str) -> Result<()> {
+    fn distrust(&self, image: &Image) -> Result<()> {
         if !image.info().writable {
             return Ok(());
         }
@@ -184,7 +171,7 @@ impl DataImage {
             if bitmap.inconsistent {
                 continue;
             }
-            match image.set_inconsistent(&bitmap.name, reason) {
+            match image.set_inconsistent(&bitmap.name, "the data image could not be synced") {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

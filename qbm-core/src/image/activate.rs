@@ -22,6 +22,18 @@ pub enum DataPath {
     Unknown,
 }
 
+impl DataPath {
+    /// From the root on: the process may change its directory while it has the image.
+    pub(crate) fn absolute(&self) -> Result<Self> {
+        match self {
+            Self::File(path) => std::path::absolute(path)
+                .map(Self::File)
+                .map_err(|error| Error::io("cannot find data image", path, error)),
+            Self::Stored | Self::Unknown => Ok(self.clone()),
+        }
+    }
+}
+
 /// How an image is activated.
 #[derive(Debug, Clone, Default)]
 pub struct Activation {
@@ -62,6 +74,7 @@ impl Image {
         }
         let read_only = activation.read_only || self.options.shared;
         let size_bytes = caps::round_image_size(activation.size_bytes)?;
+        let data_path = activation.data_path.absolute()?;
         // With the caller's locks the descriptor is opened again for writing.
         if !read_only && self.options.read_only && !self.options.no_lock {
             return Err(self.not_writable());
@@ -73,7 +86,7 @@ impl Image {
         state.descriptor = state.file.read(&*self.storage)?;
         self.check_supported(&state.descriptor)?;
         if let Some(opened) = opened {
-            self.check_opened(&state.descriptor, &activation.data_path, opened)?;
+            self.check_opened(&state.descriptor, &data_path, opened)?;
         }
         let mut descriptor = state.descriptor.clone();
         let durability = activation
@@ -83,13 +96,14 @@ impl Image {
         let boot_id = self.boot_id()?;
         let found = Found {
             size_bytes,
-            modified: self.modified(&descriptor, &activation.data_path)?,
+            modified: self.modified(&descriptor, &data_path)?,
             boot_id: &boot_id,
             trust_data: activation.trust_data,
         };
         let mut active = Active {
             read_only,
-            data_path: activation.data_path.clone(),
+            data_id: opened.or_else(|| self.data_file_id(&descriptor, &data_path)),
+            data_path,
             ..Active::read_only(size_bytes, durability)
         };
         // Beside a running writer nothing on disk is settled: its bitmaps are in use, and stay unread.
@@ -264,6 +278,18 @@ impl Image {
             first_error.get_or_insert(error.within(format_args!("bitmap {}", quoted(name))));
         }
         let mut descriptor = state.descriptor.clone();
+        let data_path = self.data_path(&descriptor, &active.data_path);
+        if let (Some(path), Some(id)) = (&data_path, active.data_id)
+            && !self.data_leads_to(path, id)
+        {
+            // The seal would vouch for a file that nobody wrote through us.
+            let reason = "the data image was moved or replaced while it was open";
+            for (name, _) in &active.loaded {
+                descriptor.set_inconsistent(name, reason);
+                let text = format!("bitmap {} is inconsistent: {reason}", quoted(name));
+                self.notice(&mut state, &text);
+            }
+        }
         for (name, recorder) in &active.loaded {
             if let Some(entry) = descriptor.bitmap_mut(name) {
                 entry.crc32c = Some(recorder.crc32c());
@@ -273,7 +299,6 @@ impl Image {
         let changed = active.changed || first_error.is_some() || self.tracker.was_written();
         let generation = descriptor.generation().saturating_add(u64::from(changed));
         descriptor.session = None;
-        let data_path = self.data_path(&descriptor, &active.data_path);
         descriptor.seal = Some(Seal {
             generation,
             size_bytes: active.size_bytes,

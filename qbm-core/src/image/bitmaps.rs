@@ -120,8 +120,12 @@ impl Image {
     /// As `add_bitmap`, less the file system's.
     pub fn can_add_bitmap(&self, name: &str, granularity_bytes: u64) -> Result<()> {
         let state = self.lock();
-        self.check_addable(&state, name, granularity_bytes)
-            .map(|_| ())
+        let granularity = self.check_addable(&state, name, granularity_bytes)?;
+        let mut descriptor = state.descriptor.clone();
+        let file = names::longest_bitmap_file(&self.path, name)?;
+        let entry = BitmapEntry::new(name.to_owned(), file, granularity, true);
+        descriptor.bitmaps.push(entry);
+        check_room(&descriptor)
     }
 
     fn check_addable(

@@ -64,8 +64,15 @@ impl Image {
         )))
     }
 
+    /// The regular file that the data image is, where it can be seen.
+    pub(super) fn data_file_id(&self, descriptor: &Descriptor, given: &DataPath) -> Option<FileId> {
+        let path = self.data_path(descriptor, given)?;
+        let metadata = self.storage.metadata(&path).ok()?;
+        metadata.is_regular.then_some(metadata.id)
+    }
+
     /// Whether `path` still leads to the file that was opened.
-    pub(crate) fn data_leads_to(&self, path: &Path, opened: FileId) -> bool {
+    pub(super) fn data_leads_to(&self, path: &Path, opened: FileId) -> bool {
         let found = self.storage.metadata(path);
         found.is_ok_and(|found| found.id == opened)
     }

@@ -131,7 +131,12 @@ impl Image {
     }
 
     /// A bitmap that has missed something is given up: nothing is to be made of what it says.
-    fn check_sound(&self, state: &mut State, name: &str, recorder: &Recorder) -> Result<()> {
+    pub(super) fn check_sound(
+        &self,
+        state: &mut State,
+        name: &str,
+        recorder: &Recorder,
+    ) -> Result<()> {
         if !recorder.has_failed() {
             return Ok(());
         }

@@ -36,7 +36,7 @@ use freeze::Frozen;
 use crate::descriptor::{Descriptor, DescriptorFile, Durability};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::sabotage::sabotaged;
-use crate::storage::{Access, LockMode, Storage, Timestamp};
+use crate::storage::{Access, FileId, LockMode, Storage, Timestamp};
 use crate::tracking::{Begun, Recorder, Ticket, Tracker};
 
 /// Notices kept for the caller; older ones give way.
@@ -92,6 +92,8 @@ struct Active {
     durability: Durability,
     read_only: bool,
     data_path: DataPath,
+    /// The file that it led to, if that is a regular one.
+    data_id: Option<FileId>,
     /// The descriptor says something else than at the session's begin.
     changed: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
@@ -112,6 +114,7 @@ impl Active {
             durability,
             read_only: true,
             data_path: DataPath::Unknown,
+            data_id: None,
             changed: false,
             loaded: Vec::new(),
             frozen: Vec::new(),

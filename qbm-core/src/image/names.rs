@@ -45,15 +45,8 @@ fn stem(name: &str) -> String {
         .collect()
 }
 
-/// Creates `<descriptor>[.<stem>].<suffix>`, or the next free `<descriptor>[.<stem>].<number>.<suffix>`.
-///
-/// A name that exists is left alone, whatever it leads to (I6).
-pub(super) fn create_beside(
-    storage: &dyn Storage,
-    descriptor: &Path,
-    bitmap_name: Option<&str>,
-    suffix: &str,
-) -> Result<Derived> {
+/// `<descriptor>[.<stem>]`: what derived names begin with.
+fn base(descriptor: &Path, bitmap_name: Option<&str>) -> Result<String> {
     let own = descriptor.file_name().unwrap_or_default();
     let Some(own) = own.to_str() else {
         return Err(Error::invalid(format!(
@@ -66,6 +59,25 @@ pub(super) fn create_beside(
         base.push('.');
         base.push_str(&stem(bitmap_name));
     }
+    Ok(base)
+}
+
+/// The longest name that a bitmap's file may get.
+pub(super) fn longest_bitmap_file(descriptor: &Path, bitmap_name: &str) -> Result<String> {
+    let base = base(descriptor, Some(bitmap_name))?;
+    Ok(format!("{base}.{TRIES_MAX}{BITMAP_SUFFIX}"))
+}
+
+/// Creates `<descriptor>[.<stem>].<suffix>`, or the next free `<descriptor>[.<stem>].<number>.<suffix>`.
+///
+/// A name that exists is left alone, whatever it leads to (I6).
+pub(super) fn create_beside(
+    storage: &dyn Storage,
+    descriptor: &Path,
+    bitmap_name: Option<&str>,
+    suffix: &str,
+) -> Result<Derived> {
+    let base = base(descriptor, bitmap_name)?;
     for number in 0..TRIES_MAX {
         let name = match number {
             0 => format!("{base}.{suffix}"),

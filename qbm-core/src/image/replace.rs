@@ -32,7 +32,8 @@ impl Image {
     /// outwards to the target's. Durable when this returns.
     ///
     /// # Errors
-    /// As [`clear_bitmap`](Self::clear_bitmap), for each of the names.
+    /// As [`clear_bitmap`](Self::clear_bitmap), for each of the names; [`ErrorKind::Io`](crate::ErrorKind::Io) when one could
+    /// not record a write: it is inconsistent then.
     pub fn merge_bitmaps(&self, target: &str, sources: &[&str]) -> Result<()> {
         let mut state = self.lock();
         let target_recorder = self.loaded_in(&state, target)?;
@@ -41,8 +42,9 @@ impl Image {
         for source in sources {
             from.push(self.loaded_in(&state, source)?);
         }
-        for name in sources.iter().chain([&target]) {
+        for (name, recorder) in [&target].into_iter().chain(sources).zip(&from) {
             state.check_not_frozen(name)?;
+            self.check_sound(&mut state, name, recorder)?;
         }
         self.replace_bits(&mut state, target, granularity, &from)
     }
@@ -51,13 +53,15 @@ impl Image {
     ///
     /// # Errors
     /// As [`clear_bitmap`](Self::clear_bitmap); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a granularity that
-    /// breaks the rules, [`ErrorKind::TooBig`](crate::ErrorKind::TooBig) for one too small for the disk.
+    /// breaks the rules, [`ErrorKind::TooBig`](crate::ErrorKind::TooBig) for one too small for the disk,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the bitmap could not record a write: it is inconsistent then.
     pub fn set_granularity(&self, name: &str, granularity_bytes: u64) -> Result<()> {
         let granularity = Granularity::new(granularity_bytes)
             .map_err(|error| error.within(format_args!("bitmap {}: granularity", quoted(name))))?;
         let mut state = self.lock();
         let old = self.loaded_in(&state, name)?;
         state.check_not_frozen(name)?;
+        self.check_sound(&mut state, name, &old)?;
         self.replace_bits(&mut state, name, granularity, &[old])
     }
 

@@ -260,3 +260,32 @@ fn regex_free_generation(text: &str) -> String {
     let (_, rest) = text.split_once("\"generation\": ").unwrap();
     rest.chars().take_while(char::is_ascii_digit).collect()
 }
+
+#[test]
+fn a_data_image_replaced_while_it_is_open_is_not_vouched_for() {
+    // The seal took the time of whatever file was found at the close, and the next open found all as it was sealed.
+    for present in [true, false] {
+        let disk = sealed();
+        let image = disk.activated();
+        write(&image, 2 * 65536, 1);
+        let raw = disk.file("x.qbm.raw");
+        let content = fs::read(&raw).unwrap();
+        fs::rename(&raw, disk.file("elsewhere")).unwrap();
+        if present {
+            fs::write(&raw, &content).unwrap();
+        }
+        image.inactivate().unwrap();
+        let notices = notices(&image);
+        assert!(notices[0].contains("moved or replaced"), "{notices:?}");
+        drop(image);
+        fs::write(&raw, content).unwrap();
+        assert!(inconsistent(&disk.activated(), "b"));
+    }
+}
+
+#[test]
+fn a_path_is_kept_from_the_root_on() {
+    let here = std::env::current_dir().unwrap();
+    let path = DataPath::File("disk.raw".into()).absolute().unwrap();
+    assert_eq!(path, DataPath::File(here.join("disk.raw")));
+}
