@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A plugin's life: the library is loaded, used and unloaded again: dlopen LIBRARY DESCRIPTOR
+ * A plugin's life: the library is loaded, used and unloaded again: dlopen LIBRARY DESCRIPTOR [ROUNDS]
  *
  * Not linked with libqbm. Says what is left after it.
  */
@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROUNDS 100
 #define SIZE (UINT64_C(1) << 20)
 /* What may be lost in all rounds: the C library's own memory is not exactly the same each time. */
 #define LOST_MAX 4096
@@ -34,6 +33,7 @@ static qbm_error error = { sizeof(error), 0, { 0 } };
 static const char *library;
 static const char *path;
 static unsigned mappings_of_one;
+static int rounds = 100;
 
 /* A data pointer to a function pointer, as POSIX has it. */
 #define LOAD(handle, name)                                                   \
@@ -192,8 +192,8 @@ static void repeat(const char *what, void (*life)(void))
     ptrdiff_t lost;
     int i;
 
-    for (i = 0; i < ROUNDS; i++) {
-        if (i == ROUNDS / 10) {
+    for (i = 0; i < rounds; i++) {
+        if (i == rounds / 10) {
             before = mallinfo2().uordblks;
         }
         life();
@@ -203,7 +203,7 @@ static void repeat(const char *what, void (*life)(void))
     lost = mallinfo2().uordblks - before;
     if (lost > LOST_MAX) {
         fprintf(stderr, "%s: %td bytes are lost in %d rounds\n", what, lost,
-                ROUNDS - ROUNDS / 10);
+                rounds - rounds / 10);
         exit(1);
     }
 }
@@ -212,8 +212,12 @@ int main(int argc, char **argv)
 {
     void *handle;
 
-    if (argc != 3) {
+    if (argc < 3) {
+        fprintf(stderr, "usage: dlopen LIBRARY DESCRIPTOR [ROUNDS]\n");
         return 2;
+    }
+    if (argc > 3) {
+        rounds = atoi(argv[3]);
     }
     library = argv[1];
     path = argv[2];
@@ -227,6 +231,6 @@ int main(int argc, char **argv)
     repeat("in a thread", in_a_thread);
     repeat("by another thread", by_another_thread);
     repeat("really unloaded", really_unloaded);
-    printf("%d times in 3 ways\n", ROUNDS);
+    printf("%d times in 3 ways\n", rounds);
     return 0;
 }

@@ -33,6 +33,7 @@ void test_check(const struct images *images)
     FAILS(EINVAL, qbm_check, "other", &args, &report, &error);
     FAILS(ENOENT, qbm_check, "absent.qbm", &args, &report, &error);
     FAILS(EAGAIN, qbm_check, "writer.qbm", &args, &report, &error);
+    FAILS(ENOTSUP, qbm_check, "version.qbm", &args, &report, &error);
     FAILS(EFBIG, qbm_check, "large.qbm", &args, &report, &error);
     args.image_size_bytes = UINT64_MAX;
     FAILS(EFBIG, qbm_check, "checked.qbm", &args, &report, &error);
