@@ -898,7 +898,7 @@ int32_t qbm_bitmap_store_bits(struct qbm_image *image,
  Adds bits to a range (as for qbm_bitmap_load_bits()). Safe beside writes in flight. On return the disk holds them at
  the image's durability.
 
- Errors: as qbm_bitmap_store_bits(), less -EBUSY.
+ Errors: as qbm_bitmap_load_bits(), -EROFS, or the system's; the file then holds old bits, new bits, or a mixture.
  */
 int32_t qbm_bitmap_merge_bits(struct qbm_image *image,
                               const char *name,
