@@ -9,7 +9,8 @@
  * - qbm_error is the caller's; NULL where it is not wanted. Set .size = sizeof(qbm_error) before the call.
  *   .message is one line of UTF-8 for a person; its wording is not part of the ABI.
  * - Structures begin with their size, set by the caller, so that they can grow. A size larger than the library knows is
- *   accepted if the unknown tail is zero, otherwise -E2BIG; a size too small for the first version is -EINVAL.
+ *   accepted if the unknown tail is zero, otherwise -E2BIG (as is one beyond 65,536); a size too small for the first
+ *   version is -EINVAL. In structures that the library fills, it sets to zero what it does not know.
  * - Strings are NUL-terminated UTF-8 and stay the caller's. Paths are any bytes.
  * - Where a function does not say that a pointer may be NULL, NULL is -EINVAL; so are a bitmap's name that is not UTF-8 and a
  *   flag that is not listed.
@@ -344,7 +345,7 @@ typedef struct qbm_info {
    */
   uint32_t reserved;
   /*
-   The data image, resolved against the descriptor's directory.
+   The data image, resolved against the descriptor's directory; any bytes, as in a path.
    */
   char data_file[4096];
   /*
@@ -640,7 +641,8 @@ int32_t qbm_create(const char *path,
 
  Without QBM_OPEN_NO_LOCK and QBM_OPEN_SHARED the locks are taken that QEMU takes, for as long as the handle is open.
  On success *out is a handle to be given to qbm_close(); otherwise it is NULL.
- Errors: -EINVAL (a rule of the format is broken), -ENOTSUP, -EFBIG, -EAGAIN (in use), or the system's.
+ Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken), -ENOTSUP, -EFBIG, -EAGAIN (in use), or the
+ system's.
  */
 int32_t qbm_open(const char *path,
                  const struct qbm_open_args *args,
@@ -726,14 +728,14 @@ int32_t qbm_bitmap_add(struct qbm_image *image,
  Removes a bitmap, consistent or not, and its file. Blocks.
 
  A file outside the descriptor's directory is left; a notice says so.
- Errors: -ENOENT, -EROFS, or the system's.
+ Errors: -ENOENT, -EROFS, -EBUSY (frozen), or the system's.
  */
 int32_t qbm_bitmap_remove(struct qbm_image *image, const char *name, struct qbm_error *error);
 
 /*
  Turns recording on or off; durable when this returns. Turned on, no later write can miss the bitmap. Blocks.
 
- Errors: -ENOENT (also for an inconsistent bitmap), -EROFS, or the system's.
+ Errors: -ENOENT (also for an inconsistent bitmap), -EROFS, -EBUSY (frozen), or the system's.
  */
 int32_t qbm_bitmap_set_recording(struct qbm_image *image,
                                  const char *name,
@@ -754,7 +756,7 @@ int32_t qbm_bitmap_set_inconsistent(struct qbm_image *image,
  has. The name that it has already: 0. Blocks.
 
  Errors: -ENOENT (also for an inconsistent bitmap), -EEXIST, -ENAMETOOLONG, -EINVAL (NULL or an empty name), -EFBIG (the
- descriptor's cap), -EROFS, or the system's. The bitmap has its old name then.
+ descriptor's cap), -EROFS, -EBUSY (frozen), or the system's. The bitmap has its old name then.
  */
 int32_t qbm_bitmap_rename(struct qbm_image *image,
                           const char *from,
@@ -765,7 +767,8 @@ int32_t qbm_bitmap_rename(struct qbm_image *image,
  Makes a bitmap clean, at once; a crash leaves all of its bits or none. Durable when this returns. Writes in flight stay
  in it, so this is safe beside them. Blocks.
 
- Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL for NULL, -EROFS, or the system's: the bitmap is as it was then.
+ Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL for NULL, -EROFS, -EBUSY (frozen), or the system's: the bitmap
+ is as it was then.
  */
 int32_t qbm_bitmap_clear(struct qbm_image *image,
                          const char *name,
@@ -776,8 +779,8 @@ int32_t qbm_bitmap_clear(struct qbm_image *image,
  none. Granularities may differ: ranges are rounded outwards to the target's. The sources stay as they are; the target may
  be one of them. sources may be NULL if sources_count is 0. Durable when this returns. Safe beside writes in flight. Blocks.
 
- Errors: -ENOENT when one of the bitmaps does not exist or is inconsistent, -EINVAL for NULL, -EROFS, or the system's: the
- target is as it was then.
+ Errors: -ENOENT when one of the bitmaps does not exist or is inconsistent, -EINVAL for NULL, -EROFS, -EBUSY (one is
+ frozen), -EIO when one has missed a write: that one is inconsistent then. Or the system's: the target is as it was.
  */
 int32_t qbm_bitmap_merge(struct qbm_image *image,
                          const char *target,
@@ -790,7 +793,8 @@ int32_t qbm_bitmap_merge(struct qbm_image *image,
  Dirty ranges are rounded outwards to it. Durable when this returns. Safe beside writes in flight. Blocks.
 
  Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL (NULL, granularity), -EFBIG (too small a granularity for the
- disk), -EROFS, or the system's: the bitmap is as it was then.
+ disk), -EROFS, -EBUSY (frozen), -EIO when it has missed a write: it is inconsistent then. Or the system's: the bitmap
+ is as it was.
  */
 int32_t qbm_bitmap_set_granularity(struct qbm_image *image,
                                    const char *name,
@@ -879,7 +883,8 @@ int32_t qbm_bitmap_load_bits(const struct qbm_image *image,
 /*
  Makes the bits of a range (as for qbm_bitmap_load_bits()) what bits says; NULL: zero. Only while no write is in flight.
 
- Errors: as qbm_bitmap_load_bits(), -EROFS, or the system's; the file then holds old bits, new bits, or a mixture.
+ Errors: as qbm_bitmap_load_bits(), -EROFS, -EBUSY (frozen), or the system's; the file then holds old bits, new bits, or
+ a mixture.
  */
 int32_t qbm_bitmap_store_bits(struct qbm_image *image,
                               const char *name,
@@ -893,7 +898,7 @@ int32_t qbm_bitmap_store_bits(struct qbm_image *image,
  Adds bits to a range (as for qbm_bitmap_load_bits()). Safe beside writes in flight. On return the disk holds them at
  the image's durability.
 
- Errors: as qbm_bitmap_store_bits().
+ Errors: as qbm_bitmap_store_bits(), less -EBUSY.
  */
 int32_t qbm_bitmap_merge_bits(struct qbm_image *image,
                               const char *name,

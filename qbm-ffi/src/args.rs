@@ -9,8 +9,21 @@ use qbm_core::DataPath;
 
 use crate::error::Failure;
 
+/// No version of a structure will be larger, in bytes; a size beyond this was never set.
+const STRUCTURE_BYTES_MAX: usize = 65536;
+
 fn null(what: &str) -> Failure {
     Failure::new(libc::EINVAL, format!("{what} is NULL"))
+}
+
+/// No object is larger than `isize::MAX` bytes, and no slice may be.
+fn check_length<T>(count: usize, what: &str) -> Result<(), Failure> {
+    let bytes = count.checked_mul(size_of::<T>());
+    if bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok()) {
+        return Ok(());
+    }
+    let text = format!("{what}: {count} are more than memory can hold");
+    Err(Failure::new(libc::EINVAL, text))
 }
 
 /// A required string.
@@ -87,6 +100,7 @@ pub(crate) unsafe fn texts<'a>(
     if texts.is_null() {
         return Err(null(what));
     }
+    check_length::<*const c_char>(count, what)?;
     // SAFETY: not NULL; `count` pointers, as promised by the caller.
     let pointers = unsafe { std::slice::from_raw_parts(texts, count) };
     let each = pointers.iter().enumerate();
@@ -101,46 +115,55 @@ pub(crate) unsafe fn texts<'a>(
 /// All zeros is a valid value; the first member is a `usize`.
 pub(crate) unsafe trait SizeFirst: Copy {}
 
+/// How many bytes a structure has, by its first member, beyond those that are known here.
+///
+/// # Safety
+/// `structure` points to a readable `usize`.
+unsafe fn unknown_bytes<T: SizeFirst>(structure: *const T, what: &str) -> Result<usize, Failure> {
+    if structure.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: the first member is the size, by the trait.
+    let given = unsafe { structure.cast::<usize>().read() };
+    let known = size_of::<T>();
+    if given > STRUCTURE_BYTES_MAX {
+        let text = format!("{what}.size is {given}, at most {STRUCTURE_BYTES_MAX}");
+        return Err(Failure::new(libc::E2BIG, text));
+    }
+    // Every structure is in its first version: nothing smaller was ever published.
+    given.checked_sub(known).ok_or_else(|| {
+        let text = format!("{what}.size is {given}, at least {known}");
+        Failure::new(libc::EINVAL, text)
+    })
+}
+
 /// Copies an argument structure, whatever its version.
 ///
 /// # Safety
 /// `args` is NULL or points to as many readable bytes as its first member says.
 pub(crate) unsafe fn structure<T: SizeFirst>(args: *const T, what: &str) -> Result<T, Failure> {
-    if args.is_null() {
-        return Err(null(what));
-    }
-    // SAFETY: the first member is the size, by the trait.
-    let given = unsafe { args.cast::<usize>().read() };
-    let known = size_of::<T>();
-    if given < known {
-        // Every structure is in its first version: nothing smaller was ever published.
-        let text = format!("{what}.size is {given}, at least {known}");
-        return Err(Failure::new(libc::EINVAL, text));
-    }
-    // SAFETY: the caller promises `given` readable bytes; `known <= given`.
-    let tail = unsafe { std::slice::from_raw_parts(args.cast::<u8>().add(known), given - known) };
+    // SAFETY: promised by the caller.
+    let unknown = unsafe { unknown_bytes(args, what) }?;
+    // SAFETY: the caller promises as many readable bytes behind what is known.
+    let tail = unsafe { std::slice::from_raw_parts(args.add(1).cast::<u8>(), unknown) };
     if tail.iter().any(|byte| *byte != 0) {
+        let known = size_of::<T>();
         let text = format!("{what}: members beyond {known} bytes are not known to this version");
         return Err(Failure::new(libc::E2BIG, text));
     }
-    // SAFETY: `known` readable bytes of a plain structure.
+    // SAFETY: as many readable bytes as are known, of a plain structure.
     Ok(unsafe { args.read() })
 }
 
-/// A structure to be filled, of at least the known size.
+/// A structure to be filled, of at least the known size. Members that are not known are 0 from here on.
 ///
 /// # Safety
 /// `out` is NULL or points to a structure with its size set, which only this call uses.
 pub(crate) unsafe fn out<'a, T: SizeFirst>(out: *mut T, what: &str) -> Result<&'a mut T, Failure> {
-    if out.is_null() {
-        return Err(null(what));
-    }
-    // SAFETY: the first member is the size, by the trait.
-    let given = unsafe { out.cast::<usize>().read() };
-    if given < size_of::<T>() {
-        let text = format!("{what}.size is {given}, at least {}", size_of::<T>());
-        return Err(Failure::new(libc::EINVAL, text));
-    }
+    // SAFETY: promised by the caller.
+    let unknown = unsafe { unknown_bytes(out, what) }?;
+    // SAFETY: the caller's structure goes on for as many bytes.
+    unsafe { out.add(1).cast::<u8>().write_bytes(0, unknown) };
     // SAFETY: not NULL, large enough, and ours for this call.
     Ok(unsafe { &mut *out })
 }
@@ -169,6 +192,7 @@ pub(crate) unsafe fn bytes<'a>(
     if data.is_null() {
         return Err(null(what));
     }
+    check_length::<u8>(size, what)?;
     // SAFETY: not NULL; `size` readable bytes, as promised by the caller.
     Ok(unsafe { std::slice::from_raw_parts(data, size) })
 }
@@ -188,6 +212,7 @@ pub(crate) unsafe fn bytes_mut<'a>(
     if data.is_null() {
         return Err(null(what));
     }
+    check_length::<u8>(size, what)?;
     // SAFETY: not NULL; `size` writable bytes of the caller's, for this call only.
     Ok(unsafe { std::slice::from_raw_parts_mut(data, size) })
 }
@@ -199,6 +224,17 @@ pub(crate) fn flags(given: u32, known: u32, what: &str) -> Result<(), Failure> {
     }
     let text = format!("{what}: unknown flags {:#x}", given & !known);
     Err(Failure::new(libc::EINVAL, text))
+}
+
+/// As with flags: what is reserved is 0 until a later version means something by it.
+pub(crate) fn reserved(given: u32, what: &str) -> Result<(), Failure> {
+    if given == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        libc::EINVAL,
+        format!("{what} is {given}, not 0"),
+    ))
 }
 
 /// Copies text into a buffer, cut at a character's border, NUL-terminated. Returns whether all of it fitted.
@@ -214,9 +250,11 @@ pub(crate) fn copy_text(text: &str, buffer: &mut [c_char]) -> bool {
     length == text.len()
 }
 
-/// Copies a path as it is into a buffer, cut where it does not fit, NUL-terminated.
-pub(crate) fn copy_path(path: &Path, buffer: &mut [c_char]) {
-    copy_bytes(path.as_os_str().as_bytes(), buffer);
+/// Copies a path as it is into a buffer, cut where it does not fit, NUL-terminated. Returns whether all of it fitted.
+pub(crate) fn copy_path(path: &Path, buffer: &mut [c_char]) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    copy_bytes(bytes, buffer);
+    bytes.len() < buffer.len()
 }
 
 fn copy_bytes(bytes: &[u8], buffer: &mut [c_char]) {
@@ -258,9 +296,33 @@ mod tests {
         assert_eq!(read(&words).err().unwrap().errnum, libc::E2BIG);
         words[0] = 8;
         assert_eq!(read(&words).err().unwrap().errnum, libc::EINVAL);
+        // A size that was never set made the library read until it crashed.
+        words[0] = usize::MAX;
+        assert_eq!(read(&words).err().unwrap().errnum, libc::E2BIG);
         // SAFETY: NULL is allowed.
         let missing = unsafe { structure::<Args>(std::ptr::null(), "args") };
         assert_eq!(missing.err().unwrap().message, "args is NULL");
+    }
+
+    #[test]
+    fn what_a_newer_structure_has_more_is_zeroed() {
+        let mut words = [24_usize, 7, 7, 7];
+        // SAFETY: 32 writable bytes, of which the structure has 24.
+        let filled = unsafe { out(words.as_mut_ptr().cast::<Args>(), "args") };
+        assert_eq!(filled.unwrap().value, 7);
+        assert_eq!(words, [24, 7, 0, 7]);
+        words[0] = usize::MAX;
+        // SAFETY: as above; the size is refused.
+        let refused = unsafe { out(words.as_mut_ptr().cast::<Args>(), "args") };
+        assert_eq!(refused.err().unwrap().errnum, libc::E2BIG);
+    }
+
+    #[test]
+    fn no_slice_is_longer_than_memory() {
+        let byte = 0_u8;
+        // SAFETY: refused before anything is read.
+        let refused = unsafe { bytes(&byte, usize::MAX, "buf") };
+        assert_eq!(refused.err().unwrap().errnum, libc::EINVAL);
     }
 
     #[test]

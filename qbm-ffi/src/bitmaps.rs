@@ -150,7 +150,7 @@ pub unsafe extern "C" fn qbm_bitmap_add(
 /// Removes a bitmap, consistent or not, and its file. Blocks.
 ///
 /// A file outside the descriptor's directory is left; a notice says so.
-/// Errors: -ENOENT, -EROFS, or the system's.
+/// Errors: -ENOENT, -EROFS, -EBUSY (frozen), or the system's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_remove(
     image: *mut qbm_image,

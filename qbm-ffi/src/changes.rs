@@ -10,7 +10,7 @@ use crate::image::qbm_image;
 
 /// Turns recording on or off; durable when this returns. Turned on, no later write can miss the bitmap. Blocks.
 ///
-/// Errors: -ENOENT (also for an inconsistent bitmap), -EROFS, or the system's.
+/// Errors: -ENOENT (also for an inconsistent bitmap), -EROFS, -EBUSY (frozen), or the system's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_set_recording(
     image: *mut qbm_image,
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn qbm_bitmap_set_inconsistent(
 /// has. The name that it has already: 0. Blocks.
 ///
 /// Errors: -ENOENT (also for an inconsistent bitmap), -EEXIST, -ENAMETOOLONG, -EINVAL (NULL or an empty name), -EFBIG (the
-/// descriptor's cap), -EROFS, or the system's. The bitmap has its old name then.
+/// descriptor's cap), -EROFS, -EBUSY (frozen), or the system's. The bitmap has its old name then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_rename(
     image: *mut qbm_image,
@@ -70,7 +70,8 @@ pub unsafe extern "C" fn qbm_bitmap_rename(
 /// Makes a bitmap clean, at once; a crash leaves all of its bits or none. Durable when this returns. Writes in flight stay
 /// in it, so this is safe beside them. Blocks.
 ///
-/// Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL for NULL, -EROFS, or the system's: the bitmap is as it was then.
+/// Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL for NULL, -EROFS, -EBUSY (frozen), or the system's: the bitmap
+/// is as it was then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_clear(
     image: *mut qbm_image,
@@ -89,8 +90,8 @@ pub unsafe extern "C" fn qbm_bitmap_clear(
 /// none. Granularities may differ: ranges are rounded outwards to the target's. The sources stay as they are; the target may
 /// be one of them. sources may be NULL if sources_count is 0. Durable when this returns. Safe beside writes in flight. Blocks.
 ///
-/// Errors: -ENOENT when one of the bitmaps does not exist or is inconsistent, -EINVAL for NULL, -EROFS, or the system's: the
-/// target is as it was then.
+/// Errors: -ENOENT when one of the bitmaps does not exist or is inconsistent, -EINVAL for NULL, -EROFS, -EBUSY (one is
+/// frozen), -EIO when one has missed a write: that one is inconsistent then. Or the system's: the target is as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_merge(
     image: *mut qbm_image,
@@ -115,7 +116,8 @@ pub unsafe extern "C" fn qbm_bitmap_merge(
 /// Dirty ranges are rounded outwards to it. Durable when this returns. Safe beside writes in flight. Blocks.
 ///
 /// Errors: -ENOENT (also for an inconsistent bitmap), -EINVAL (NULL, granularity), -EFBIG (too small a granularity for the
-/// disk), -EROFS, or the system's: the bitmap is as it was then.
+/// disk), -EROFS, -EBUSY (frozen), -EIO when it has missed a write: it is inconsistent then. Or the system's: the bitmap
+/// is as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_set_granularity(
     image: *mut qbm_image,

@@ -64,10 +64,7 @@ pub unsafe extern "C" fn qbm_check(
         let given = unsafe { args::structure(args, "args") }?;
         let known = QBM_CHECK_NO_LOCK | QBM_CHECK_SHARED | QBM_CHECK_REPAIR;
         args::flags(given.flags, known, "args.flags")?;
-        if given.reserved != 0 {
-            let text = format!("args.reserved is {}, not 0", given.reserved);
-            return Err(Failure::new(libc::EINVAL, text));
-        }
+        args::reserved(given.reserved, "args.reserved")?;
         let shared = given.flags & QBM_CHECK_SHARED != 0;
         let mend = given.flags & QBM_CHECK_REPAIR != 0;
         if shared && mend {

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 
 use qbm_core::{CreateOptions, Image};
 
-use crate::args::{self, SizeFirst, copy_text};
+use crate::args::{self, SizeFirst, copy_path};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::image::durability;
@@ -77,9 +77,7 @@ pub unsafe extern "C" fn qbm_create(
             let buffer = unsafe {
                 std::slice::from_raw_parts_mut(given.data_file_out, given.data_file_out_size)
             };
-            let name = created.data_file.to_str();
-            let fits = name.is_some_and(|name| copy_text(name, buffer));
-            if !fits {
+            if !copy_path(&created.data_file, buffer) {
                 return Err(Failure::new(
                     libc::ENAMETOOLONG,
                     "the image was made, but its data image's name does not fit data_file_out",

@@ -3,11 +3,11 @@
 
 use std::ffi::c_char;
 
-use crate::args::copy_text;
+use crate::args::{self, SizeFirst, copy_text};
 
 /// Filled when a function fails. The caller owns it and sets `size` first.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct qbm_error {
     /// sizeof(qbm_error), set by the caller.
@@ -17,6 +17,9 @@ pub struct qbm_error {
     /// One line, NUL-terminated; cut if it is longer.
     pub message: [c_char; 2036],
 }
+
+// SAFETY: integers and an array of them, size first.
+unsafe impl SizeFirst for qbm_error {}
 
 /// An errno with its line.
 #[derive(Debug)]
@@ -39,9 +42,7 @@ impl Failure {
     /// `error` is NULL or points to a `qbm_error` that only this call uses.
     pub(crate) unsafe fn report(&self, error: *mut qbm_error) -> i32 {
         // SAFETY: promised by the caller.
-        if let Some(error) = unsafe { error.as_mut() }
-            && error.size >= size_of::<qbm_error>()
-        {
+        if let Ok(error) = unsafe { args::out(error, "error") } {
             error.errnum = self.errnum;
             copy_text(&self.message, &mut error.message);
         }

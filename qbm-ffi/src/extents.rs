@@ -115,7 +115,8 @@ pub unsafe extern "C" fn qbm_bitmap_load_bits(
 
 /// Makes the bits of a range (as for qbm_bitmap_load_bits()) what bits says; NULL: zero. Only while no write is in flight.
 ///
-/// Errors: as qbm_bitmap_load_bits(), -EROFS, or the system's; the file then holds old bits, new bits, or a mixture.
+/// Errors: as qbm_bitmap_load_bits(), -EROFS, -EBUSY (frozen), or the system's; the file then holds old bits, new bits, or
+/// a mixture.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_store_bits(
     image: *mut qbm_image,
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn qbm_bitmap_store_bits(
 /// Adds bits to a range (as for qbm_bitmap_load_bits()). Safe beside writes in flight. On return the disk holds them at
 /// the image's durability.
 ///
-/// Errors: as qbm_bitmap_store_bits().
+/// Errors: as qbm_bitmap_store_bits(), less -EBUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_bitmap_merge_bits(
     image: *mut qbm_image,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use qbm_core::{Durability, Image};
 
-use crate::args::{self, SizeFirst, copy_text};
+use crate::args::{self, SizeFirst, copy_path, copy_text};
 use crate::call::with;
 use crate::data::Data;
 use crate::error::{Failure, qbm_error};
@@ -87,7 +87,7 @@ pub struct qbm_info {
     pub bitmaps_count: u32,
     /// 0.
     pub reserved: u32,
-    /// The data image, resolved against the descriptor's directory.
+    /// The data image, resolved against the descriptor's directory; any bytes, as in a path.
     pub data_file: [c_char; 4096],
     /// QEMU's name of its format.
     pub data_format: [c_char; 64],
@@ -140,10 +140,9 @@ pub unsafe extern "C" fn qbm_get_info(
         out.durability = durability_value(info.durability);
         out.bitmaps_count = u32::try_from(info.bitmaps_count).unwrap_or(u32::MAX);
         out.reserved = 0;
-        let data_file = info.data_file.to_str().unwrap_or_default();
-        let fits = copy_text(data_file, &mut out.data_file)
+        let fits = copy_path(&info.data_file, &mut out.data_file)
             & copy_text(&info.data_format, &mut out.data_format);
-        if !fits || data_file.is_empty() {
+        if !fits {
             return Err(Failure::new(
                 libc::ENAMETOOLONG,
                 "the data image's name does not fit",

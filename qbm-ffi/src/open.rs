@@ -38,7 +38,8 @@ unsafe impl SizeFirst for qbm_open_args {}
 ///
 /// Without QBM_OPEN_NO_LOCK and QBM_OPEN_SHARED the locks are taken that QEMU takes, for as long as the handle is open.
 /// On success *out is a handle to be given to qbm_close(); otherwise it is NULL.
-/// Errors: -EINVAL (a rule of the format is broken), -ENOTSUP, -EFBIG, -EAGAIN (in use), or the system's.
+/// Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken), -ENOTSUP, -EFBIG, -EAGAIN (in use), or the
+/// system's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_open(
     path: *const c_char,
@@ -56,6 +57,7 @@ pub unsafe extern "C" fn qbm_open(
         let given = unsafe { args::structure(args, "args") }?;
         let known = QBM_OPEN_NO_LOCK | QBM_OPEN_SHARED | QBM_OPEN_READ_ONLY;
         args::flags(given.flags, known, "args.flags")?;
+        args::reserved(given.reserved, "args.reserved")?;
         let options = OpenOptions {
             no_lock: given.flags & QBM_OPEN_NO_LOCK != 0,
             shared: given.flags & QBM_OPEN_SHARED != 0,

@@ -119,3 +119,39 @@ fn two_handles_exclude_each_other() {
         assert_eq!(qbm_close(image, ptr::null_mut()), 0);
     }
 }
+
+#[test]
+fn a_path_may_be_any_bytes() {
+    // What was told of the data image had to be UTF-8: the image worked, and could not be described.
+    use std::ffi::{CString, OsStr};
+    use std::os::unix::ffi::OsStrExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join(OsStr::from_bytes(b"\xff\xfe"));
+    std::fs::create_dir(&place).unwrap();
+    let path = CString::new(place.join("x.qbm").as_os_str().as_bytes()).unwrap();
+    let mut data_file = [0 as c_char; 4096];
+    let args = qbm_create_args {
+        size: size_of::<qbm_create_args>(),
+        flags: 0,
+        durability: QBM_DURABILITY_DEFAULT,
+        image_size_bytes: 1 << 20,
+        data_file: ptr::null(),
+        data_format: ptr::null(),
+        data_file_out: data_file.as_mut_ptr(),
+        data_file_out_size: data_file.len(),
+    };
+    // SAFETY: every pointer is to a live value; all zeros is a structure.
+    unsafe {
+        assert_eq!(qbm_create(path.as_ptr(), &args, ptr::null_mut()), 0);
+        let image = open(&path, 0, &mut error()).unwrap();
+        let mut info: qbm_info = std::mem::zeroed();
+        info.size = size_of::<qbm_info>();
+        assert_eq!(qbm_get_info(image, &mut info, ptr::null_mut()), 0);
+        let told = CStr::from_ptr(info.data_file.as_ptr());
+        let expected = place.join("x.qbm.raw");
+        assert_eq!(told.to_bytes(), expected.as_os_str().as_bytes());
+        assert_eq!(CStr::from_ptr(data_file.as_ptr()), told);
+        assert_eq!(qbm_close(image, ptr::null_mut()), 0);
+    }
+}

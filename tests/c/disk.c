@@ -2,7 +2,7 @@
 /*
  * Does one thing to a raw disk, for shell scripts:
  *
- *     disk IMAGE create BYTES
+ *     disk IMAGE create BYTES close|process
  *     disk IMAGE write OFFSET BYTES CHARACTER
  *     disk IMAGE truncate BYTES
  *     disk IMAGE add BITMAP GRANULARITY
@@ -17,11 +17,13 @@
 
 static qbm_error error = { .size = sizeof(error) };
 
-static int create(const char *path, const char *bytes)
+static int create(const char *path, const char *bytes, const char *durability)
 {
     qbm_create_args args = { .size = sizeof(args) };
 
     args.image_size_bytes = strtoull(bytes, NULL, 10);
+    args.durability = strcmp(durability, "close") ? QBM_DURABILITY_PROCESS
+                                                  : QBM_DURABILITY_CLOSE;
     return qbm_create(path, &args, &error);
 }
 
@@ -71,8 +73,8 @@ int main(int argc, char **argv)
     qbm_image *image = NULL;
     int ret, closed = 0;
 
-    if (argc == 4 && !strcmp(argv[2], "create")) {
-        ret = create(argv[1], argv[3]);
+    if (argc == 5 && !strcmp(argv[2], "create")) {
+        ret = create(argv[1], argv[3], argv[4]);
     } else if (argc < 3) {
         return 2;
     } else {

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The example programs, built and used as their readers would: examples.sh PREFIX DIRECTORY
 set -euo pipefail
+trap 'echo "error: examples.sh:$LINENO: $BASH_COMMAND" >&2' ERR
 
 prefix=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -56,7 +57,7 @@ expect 2 usage qbm-backup --checkpoint 64M d.qbm daily copy
 expect 2 usage qbm-info --yaml d.qbm
 
 # First copy, increments.
-disk d.qbm create $all
+disk d.qbm create $all process
 disk d.qbm write 1000000 300000 a
 copies $all d.qbm daily copy
 copies 0 d.qbm daily copy
@@ -92,7 +93,7 @@ expect 2 'inconsistent' qbm-verify previous d.qbm daily
 expect 0 'inconsistent, and made anew' qbm-backup d.qbm daily copy
 same copy d.qbm.raw
 copies 0 d.qbm daily copy
-disk fine.qbm create 1048576
+disk fine.qbm create 1048576 process
 disk fine.qbm add daily 4096
 meddle fine.qbm.raw 0 '!!!'
 copies 1048576 fine.qbm daily fine.copy
@@ -198,8 +199,8 @@ expect 0 'bytes are missed' qbm-verify copy d.qbm daily
 expect 0 '^state: closed$' qbm-info d.qbm
 leave
 
-# Stopped in the middle: what was copied is not copied again.
-disk big.qbm create 2147483648
+# Stopped in the middle: what was copied is not copied again. Nor where bitmaps are to survive clean closes only.
+disk big.qbm create 2147483648 close
 disk big.qbm write 1500000000 5000000 l
 tags_differ() { [ -e big.copy.qbm-backup ] && [ "$(cat big.copy.qbm-backup)" != "$1" ]; }
 # Starts a copy, and halts it before it has ended.

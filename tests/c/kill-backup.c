@@ -334,7 +334,7 @@ static int open_whole(const char *path, uint64_t *size_bytes)
 
 static void compare(const char *target)
 {
-    static char disk_block[512], target_block[512];
+    static char *whole[2];
     uint64_t disk_bytes, target_bytes, offset, lost = 0, first = 0;
     int disk = open_whole("disk.qbm.raw", &disk_bytes);
     int copy = open_whole(target, &target_bytes);
@@ -343,10 +343,13 @@ static void compare(const char *target)
         fail("%s has %" PRIu64 " bytes, the disk %" PRIu64, target,
              target_bytes, disk_bytes);
     }
-    for (offset = 0; offset < disk_bytes; offset += sizeof(disk_block)) {
-        CHECK(pread(disk, disk_block, 512, (off_t)offset) == 512);
-        CHECK(pread(copy, target_block, 512, (off_t)offset) == 512);
-        if (memcmp(disk_block, target_block, 512)) {
+    whole[0] = realloc(whole[0], disk_bytes);
+    whole[1] = realloc(whole[1], disk_bytes);
+    CHECK(whole[0] && whole[1]);
+    CHECK(pread(disk, whole[0], disk_bytes, 0) == (ssize_t)disk_bytes);
+    CHECK(pread(copy, whole[1], disk_bytes, 0) == (ssize_t)disk_bytes);
+    for (offset = 0; offset < disk_bytes; offset += 512) {
+        if (memcmp(whole[0] + offset, whole[1] + offset, 512)) {
             first = lost++ ? first : offset;
         }
     }

@@ -60,11 +60,11 @@ topic "valgrind" "$here/checked.sh" valgrind "$work/plain" "$library" "$work"
 topic "the programs are built with ASan and UBSan" "$here/build.sh" address - "$work/address"
 topic "ASan and UBSan" "$here/checked.sh" address "$work/address" "$work/address/libqbm.so" "$work"
 
-# Others' tests: each prints what it did, and fails by its exit status.
-for script in panic install abi; do
-    [ ! -x "$here/$script.sh" ] || topic "$script.sh" "$here/$script.sh" "$prefix"
-done
-[ ! -x "$here/examples.sh" ] || topic "examples.sh" "$here/examples.sh" "$prefix" "$work/examples"
+topic "a panic at every storage operation" "$here/panic.sh" "$prefix"
+topic "make install and uninstall, pkg-config, man pages" "$here/install.sh"
+topic "the ABI is the committed one" "$here/abi.sh"
+topic "the example programs" "$here/examples.sh" "$prefix" "$work/examples"
+topic "a killed backup goes on" "$here/kill-backup.sh" "$prefix" "$work/kill"
 
 echo "c: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -35,7 +35,7 @@ impl Image {
         if offset_bytes >= size_bytes {
             return Ok(None);
         }
-        Ok(recorder.next_extent(offset_bytes).map(|bits| {
+        let extent = recorder.next_extent(offset_bytes).map(|bits| {
             let (start, length) = recorder.granularity().bytes_of(bits);
             let end = start.saturating_add(length).min(size_bytes);
             let start = start.max(offset_bytes);
@@ -43,7 +43,9 @@ impl Image {
                 offset_bytes: start,
                 length_bytes: end.saturating_sub(start),
             }
-        }))
+        });
+        // While a resize is under way a bitmap may be longer than the disk.
+        Ok(extent.filter(|extent| extent.length_bytes > 0))
     }
 
     /// Bytes in dirty granules of a bitmap; the last granule is cut at the end of the disk.

@@ -138,3 +138,30 @@ fn a_resize_that_ends_elsewhere_than_announced_marks_all_that_the_disk_gained() 
         assert_eq!((extent.offset_bytes, extent.length_bytes), (MIB, 2 * MIB));
     }
 }
+
+#[test]
+fn while_a_resize_is_under_way_extents_end_with_the_disk() {
+    // The tail is marked before it is there: an extent came out at the end of the disk, of no bytes.
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    write(&image, MIB - 65536, 65536);
+    image.begin_resize(2 * MIB).unwrap();
+    let extent = image.next_dirty_extent("b", 0).unwrap().unwrap();
+    assert_eq!(
+        (extent.offset_bytes, extent.length_bytes),
+        (MIB - 65536, 65536)
+    );
+    assert_eq!(
+        image
+            .next_dirty_extent("b", MIB - 1)
+            .unwrap()
+            .unwrap()
+            .length_bytes,
+        1
+    );
+    assert_eq!(image.next_dirty_extent("b", MIB).unwrap(), None);
+    image.clear_bitmap("b").unwrap();
+    image.begin_resize(3 * MIB).unwrap();
+    assert_eq!(image.next_dirty_extent("b", 0).unwrap(), None);
+}
