@@ -9,7 +9,7 @@ static uint64_t now(struct run *run)
     return atomic_fetch_add(&run->clock, 1) + 1;
 }
 
-/* All that ended until now may be missing. */
+/* All that was over by now may be missing. */
 static void begins_anew(struct changed *bitmap, uint64_t moment)
 {
     atomic_store(&bitmap->since, moment);
@@ -117,6 +117,8 @@ void *change_bitmaps(void *opaque)
 
         atomic_store(&bitmap->unsettled, 1);
         if (atomic_load(&bitmap->exists)) {
+            /* Before it may lose bits rightly */
+            judge_changed(run, worker->image, bitmap);
             change(worker, bitmap);
         } else {
             add(worker, bitmap);

@@ -46,9 +46,10 @@ static void demand(const struct bits *bits, uint64_t offset, uint64_t bytes)
     }
 }
 
-static void judge_changed(struct run *run, qbm_image *image,
-                          struct changed *bitmap)
+void judge_changed(struct run *run, qbm_image *image, struct changed *bitmap)
 {
+    /* Writes go on: what ends after this may come after the bits are loaded */
+    uint64_t until = atomic_load(&run->clock);
     uint64_t since = atomic_load(&bitmap->since);
     uint64_t since_low = atomic_load(&bitmap->since_low);
     uint64_t low_until = atomic_load(&bitmap->low_until);
@@ -58,9 +59,10 @@ static void judge_changed(struct run *run, qbm_image *image,
     for (i = 0; i < WRITERS; i++) {
         for (j = 0; j < WRITES_MAX; j++) {
             struct write *write = &run->writes[i][j];
-            uint64_t moment = write->offset < low_until ? since_low : since;
+            uint64_t end = atomic_load(&write->end);
 
-            if (atomic_load(&write->end) > moment) {
+            if (end && end <= until && atomic_load(&write->alive) >
+                (write->offset < low_until ? since_low : since)) {
                 demand(&bits, write->offset, write->bytes);
             }
         }

@@ -26,11 +26,13 @@
 struct write {
     uint64_t offset;
     uint64_t bytes;
+    /* The clock when it was certainly not over: begun later, or still in flight. */
+    atomic_ullong alive;
     /* The clock when it had returned; 0: it has not. */
     atomic_ullong end;
 };
 
-/* What a changed bitmap must have: writes that ended after a moment. */
+/* What a changed bitmap must have: writes that were not over at a moment. */
 struct changed {
     char name[16];
     /* An operation is under way or came to nothing: any of its states may be on disk. */
@@ -65,6 +67,8 @@ uint64_t random_below(uint64_t *state, uint64_t end);
 void *write_some(void *worker);
 void *change_bitmaps(void *worker);
 
+/* Holds a changed bitmap against what was logged; beside writers too. */
+void judge_changed(struct run *run, qbm_image *image, struct changed *bitmap);
 /* Holds every bitmap against what was logged. exact: UNTOUCHED has nothing else. Returns how many blocks it has. */
 uint64_t judge_bitmaps(struct run *run, qbm_image *image, int exact);
 /* Every byte that is certain. */

@@ -15,7 +15,14 @@ uint64_t random_below(uint64_t *state, uint64_t end)
     return *state % end;
 }
 
-static void put(struct worker *worker, const struct write *write,
+static void is_alive(struct worker *worker, struct write *write)
+{
+    struct run *run = worker->run;
+
+    atomic_store(&write->alive, atomic_fetch_add(&run->clock, 1) + 1);
+}
+
+static void put(struct worker *worker, struct write *write,
                 const unsigned char *data)
 {
     qbm_error why = { .size = sizeof(why) };
@@ -35,6 +42,7 @@ static void put(struct worker *worker, const struct write *write,
                         != (ssize_t)write->bytes) {
             ret = -1;
         }
+        is_alive(worker, write);
         qbm_co_writev_end(worker->image, &ticket);
     }
     if (ret != 0) {
@@ -45,7 +53,7 @@ static void put(struct worker *worker, const struct write *write,
 }
 
 /* Announces what it does not do: a driver's discard, over the stripes of others too. */
-static void announce(struct worker *worker, const struct write *write)
+static void announce(struct worker *worker, struct write *write)
 {
     qbm_ticket ticket;
 
@@ -53,6 +61,7 @@ static void announce(struct worker *worker, const struct write *write)
                              &ticket) < 0) {
         abort();
     }
+    is_alive(worker, write);
     qbm_co_discard_end(worker->image, &ticket);
 }
 
@@ -69,6 +78,7 @@ static void write_one(struct worker *worker, struct write *write)
             worker->number * STRIPE;
     write->offset = start + random_below(random, STRIPE);
     write->bytes = 1 + random_below(random, start + STRIPE - write->offset);
+    is_alive(worker, write);
     if (random_below(random, 40) == 0) {
         write->bytes = 1 + random_below(random, 20000);
         if (write->bytes > SIZE - write->offset) {
