@@ -19,8 +19,9 @@
  *   Nothing is kept per thread.
  * - After fork() only the process that opened a handle may use it: in any other, every function that takes one fails with
  *   -ECHILD and does nothing. The qbm_co_*_begin, _wait and _end functions of writes do not look; they must not be called
- *   there. qbm_close() frees the copy that the other process has, and also returns -ECHILD; the image stays locked as long
- *   as any process has a copy. exec() closes it.
+ *   there. qbm_close() frees the copy that the other process has (but for what another thread was using at the fork), and
+ *   also returns -ECHILD. The image stays locked until the process that opened it closes it or ends, and in the latter case
+ *   until no process has a copy. exec() closes one.
  * - "Blocks": may wait for a disk. All other functions write to the page cache at most; all but the _begin and _end
  *   functions of writes may have to wait for one that another thread has called on the same handle.
  * - After an error a handle shows the state before the call, unless the function says otherwise. Where the system's error

@@ -11,6 +11,7 @@ use crate::args::{self, SizeFirst, copy_path, copy_text};
 use crate::call::with;
 use crate::data::Data;
 use crate::error::{Failure, qbm_error};
+use crate::process::Origin;
 
 /// What the descriptor stores, and if it stores nothing, QBM_DURABILITY_PROCESS.
 pub const QBM_DURABILITY_DEFAULT: u32 = 0;
@@ -36,8 +37,7 @@ pub struct qbm_image {
     pub(crate) image: Image,
     pub(crate) data: Data,
     pub(crate) poisoned: AtomicBool,
-    /// The process that opened it.
-    process: u32,
+    origin: Origin,
 }
 
 impl qbm_image {
@@ -46,19 +46,19 @@ impl qbm_image {
             image,
             data: Data::default(),
             poisoned: AtomicBool::new(false),
-            process: std::process::id(),
+            origin: Origin::here(),
         }
     }
 
     /// A forked process has a copy of the bitmaps that nothing keeps up to date, and shares files and locks with its parent.
     pub(crate) fn check_process(&self) -> Result<(), Failure> {
-        let here = std::process::id();
-        if here == self.process {
+        if self.origin.is_here() {
             return Ok(());
         }
         let text = format!(
-            "process {here} cannot use the image: process {} opened it",
-            self.process
+            "process {} cannot use the image: it was opened in another one, {}",
+            std::process::id(),
+            self.origin.id()
         );
         Err(Failure::new(libc::ECHILD, text))
     }

@@ -29,6 +29,7 @@ mod error;
 #[cfg(target_pointer_width = "64")]
 mod layout;
 mod panic_hook;
+mod process;
 mod storage;
 #[cfg(feature = "test-hooks")]
 mod test_hooks;

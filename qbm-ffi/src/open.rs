@@ -177,8 +177,11 @@ pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error)
     let result = unsafe { qbm_inactivate(image, error) };
     // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
     let image = unsafe { Box::from_raw(image) };
-    // Dropping takes no lock and writes nothing: it closes files.
     let body = || {
+        if image.check_process().is_ok() {
+            image.image.unlock();
+        }
+        // Dropping takes no lock and writes nothing: it closes files.
         drop(image);
         Ok(result)
     };

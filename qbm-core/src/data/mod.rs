@@ -10,8 +10,7 @@ mod os;
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::caps;
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -32,7 +31,8 @@ pub struct DataImage {
     /// Held for reading while data moves. A resize and the end wait until nothing moves.
     gate: RwLock<Gate>,
     /// The errno of the first sync that failed: what was written before it may be lost, and no later sync proves otherwise.
-    failed_sync: AtomicI32,
+    /// 0: none. Held while syncing: the system tells of a write that it lost once, to whoever asks first.
+    failed_sync: Mutex<i32>,
 }
 
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl DataImage {
                 size_bytes,
                 file: Some(file),
             }),
-            failed_sync: AtomicI32::new(0),
+            failed_sync: Mutex::new(0),
         })
     }
 
@@ -131,8 +131,10 @@ impl DataImage {
         }
         // The seal takes the data image's modification time after this; nothing of ours touches the file any more.
         let ended = image.inactivate();
-        // Closed here, and with it unlocked: another thread may hold on to what is left.
-        gate.file = None;
+        // Closed here: another thread may hold on to what is left. Unlocked, for a forked process may keep the file open.
+        if let Some(file) = gate.file.take() {
+            file.unlock();
+        }
         synced.and(ended)
     }
 
@@ -148,15 +150,16 @@ impl DataImage {
 
     /// Makes the data image durable. Once that failed it fails for good: the system forgets what it could not write.
     fn sync(&self, file: &dyn DataFile) -> Result<()> {
-        let before = self.failed_sync.load(Ordering::Acquire);
-        let synced = if before == 0 {
-            file.sync()
-        } else {
-            Err(std::io::Error::from_raw_os_error(before))
+        let mut failed = self
+            .failed_sync
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let synced = match *failed {
+            0 => file.sync(),
+            errno => Err(std::io::Error::from_raw_os_error(errno)),
         };
         synced.map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            self.failed_sync.store(errno, Ordering::Release);
+            *failed = error.raw_os_error().unwrap_or(libc::EIO);
             Error::io("cannot sync data image", &self.path, error)
         })
     }

@@ -15,7 +15,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 use super::file::DataFile;
-use crate::storage::{Access, FileId, LockMode, lock_file};
+use crate::storage::{Access, FileId, LockMode, lock};
 
 /// Zeros are written in pieces of this many bytes where the system has no better way.
 const ZEROES_BYTES_MAX: u64 = 1 << 20;
@@ -173,6 +173,10 @@ impl DataFile for OsDataFile {
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<()> {
-        lock_file(&self.file, mode)
+        lock::lock(&self.file, mode)
+    }
+
+    fn unlock(&self) {
+        lock::unlock(&self.file);
     }
 }

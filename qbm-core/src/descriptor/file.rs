@@ -149,6 +149,10 @@ impl DescriptorFile {
         })
     }
 
+    pub(crate) fn unlock(&self) {
+        self.file.unlock();
+    }
+
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
         self.file.lock(mode).map_err(|error| {
             if error.kind() == io::ErrorKind::WouldBlock {

@@ -254,6 +254,14 @@ impl Image {
         Ok(image)
     }
 
+    /// Gives the locks back, for somebody who is about to drop the image: a process that was forked meanwhile would keep
+    /// them until it ends.
+    pub fn unlock(&self) {
+        if !self.options.no_lock {
+            self.lock().file.unlock();
+        }
+    }
+
     /// What the image is made of.
     pub fn info(&self) -> ImageInfo {
         let state = self.lock();

@@ -56,10 +56,15 @@ impl LockMode {
 pub(crate) fn lock(file: &File, mode: LockMode) -> io::Result<()> {
     let result = try_lock(file, mode);
     if result.is_err() {
-        // Nothing to add to the error that led here.
-        let _ = set(file, libc::F_UNLCK, USED_BASE, 200);
+        unlock(file);
     }
     result
+}
+
+/// Gives all locks on `file` back.
+pub(crate) fn unlock(file: &File) {
+    // It can only fail for a file that is not one; then there are no locks either.
+    let _ = set(file, libc::F_UNLCK, USED_BASE, 200);
 }
 
 fn try_lock(file: &File, mode: LockMode) -> io::Result<()> {

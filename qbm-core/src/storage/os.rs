@@ -205,6 +205,10 @@ impl StorageFile for OsFile {
     fn lock(&self, mode: LockMode) -> io::Result<()> {
         lock::lock(&self.0, mode)
     }
+
+    fn unlock(&self) {
+        lock::unlock(&self.0);
+    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ impl DataFile for Asking {
     fn lock(&self, mode: LockMode) -> io::Result<()> {
         self.file.lock(mode)
     }
+    fn unlock(&self) {
+        self.file.unlock();
+    }
 }
 
 fn begin(disk: &Disk, hook: Hook) -> (Image, DataImage, Arc<Mutex<Hook>>) {
@@ -176,6 +179,30 @@ fn a_failed_sync_is_final_and_costs_the_bitmaps() {
     drop((image, data));
     let (image, _data) = disk.begin();
     assert!(is_inconsistent(&image));
+}
+
+#[test]
+fn a_flush_beside_one_that_fails_fails_too() {
+    // The system tells of a lost write once: the flush that asked second was told that all is durable.
+    let disk = Disk::new(MIB);
+    let (started, is_started) = std::sync::mpsc::channel();
+    let mut is_first = true;
+    let hook = Box::new(move |asked: &str| {
+        if asked == "sync" && std::mem::take(&mut is_first) {
+            started.send(()).unwrap();
+            // Time for the other to begin; whether it does, either is right.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    });
+    let (image, data, _hook) = begin(&disk, hook);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| data.flush(&image));
+        is_started.recv().unwrap();
+        data.flush(&image).unwrap_err();
+        first.join().unwrap().unwrap_err();
+    });
 }
 
 #[test]
