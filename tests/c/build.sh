@@ -34,7 +34,7 @@ plain)
 address)
     directory=$(RUSTC_BOOTSTRAP=1 sanitized build)
     # gcc's runtime serves both; UBSan is for C: what it looks for cannot happen in Rust.
-    flags+=(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -I"$root/include")
+    flags+=("-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer -I"$root/include")
     libs=("$directory/libqbm.a")
     cp "$directory/libqbm.so" "$out/libqbm.so"
     ;;
@@ -44,7 +44,7 @@ thread)
     # gcc's runtime is older than what rustc's code calls: rustc's serves both.
     runtime=$(find "$(rustc +nightly --print sysroot)/lib/rustlib/$host/lib" -name 'librustc*_rt.tsan.a')
     libs=("$directory/libqbm.a")
-    after=(-fno-sanitize=thread -Wl,--export-dynamic "-Wl,--whole-archive,$runtime,--no-whole-archive" -ldl -lm -lrt)
+    after=(-fno-sanitize=thread "-Wl,--export-dynamic" "-Wl,--whole-archive,$runtime,--no-whole-archive" -ldl -lm -lrt)
     ;;
 esac
 

@@ -18,7 +18,7 @@ rounds=100
 bugs=(use-after-free leak library-writes-freed handle-leak overflow)
 if [ "$checker" = valgrind ]; then
     beneath=(valgrind --quiet --error-exitcode=9 --leak-check=full --child-silent-after-fork=yes --track-fds=yes
-        --errors-for-leak-kinds=definite,indirect,possible --log-file="$work/valgrind.%p")
+        "--errors-for-leak-kinds=definite,indirect,possible" --log-file="$work/valgrind.%p")
     # It reads the library's symbols each time.
     rounds=10
     bugs=(use-after-free leak library-writes-freed handle-leak)
