@@ -24,6 +24,8 @@
  *   until no process has a copy. exec() closes one.
  * - "Blocks": may wait for a disk. All other functions write to the page cache at most; all but the _begin and _end
  *   functions of writes may have to wait for one that another thread has called on the same handle.
+ * - "Durable": on stable storage when the function returns. Which crashes leave the bitmaps of an image that is active for
+ *   writing usable is another matter: the image's durability says that.
  * - After an error a handle shows the state before the call, unless the function says otherwise. Where the system's error
  *   kept the descriptor from being written, it is open which of the two states a crash would leave, until a change or the
  *   close succeeds; no write is missed either way.
@@ -655,8 +657,8 @@ int32_t qbm_open(const char *path,
 
  What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
  Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
- With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
- a regular file nor a block device, or it is the descriptor or a bitmap file).
+ With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EISDIR, -EINVAL (it
+ is neither a regular file nor a block device, or it is the descriptor or a bitmap file).
  */
 int32_t qbm_activate(struct qbm_image *image,
                      const struct qbm_activate_args *args,
@@ -883,6 +885,7 @@ int32_t qbm_bitmap_load_bits(const struct qbm_image *image,
 
 /*
  Makes the bits of a range (as for qbm_bitmap_load_bits()) what bits says; NULL: zero. Only while no write is in flight.
+ Blocks, if a change of the descriptor failed before.
 
  Errors: as qbm_bitmap_load_bits(), -EROFS, -EBUSY (frozen), or the system's; the file then holds old bits, new bits, or
  a mixture.
@@ -897,7 +900,7 @@ int32_t qbm_bitmap_store_bits(struct qbm_image *image,
 
 /*
  Adds bits to a range (as for qbm_bitmap_load_bits()). Safe beside writes in flight. On return the disk holds them at
- the image's durability.
+ the image's durability. Blocks, if a change of the descriptor failed before.
 
  Errors: as qbm_bitmap_load_bits(), -EROFS, or the system's; the file then holds old bits, new bits, or a mixture.
  */
@@ -911,7 +914,8 @@ int32_t qbm_bitmap_merge_bits(struct qbm_image *image,
 
 /*
  Marks [offset, offset + bytes) dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a
- guest's write is at the image's durability. Safe beside writes in flight. Blocks only when it fails.
+ guest's write is at the image's durability. Safe beside writes in flight. Blocks when it fails,
+ or if a change of the descriptor failed before.
 
  Errors: -ENOENT when no such bitmap is loaded, -EINVAL (NULL, a range beyond the disk), -EROFS; -EIO when the range could
  not be recorded: the bitmap is inconsistent then, on disk too.
@@ -944,8 +948,8 @@ int32_t qbm_bitmap_freeze(struct qbm_image *image,
  or beyond the end of the disk stands for all of it. Those blocks leave what is frozen, and are clean but where they
  were written since the freeze; the bitmap stays frozen. Durable when this returns. Blocks.
 
- A copy that is interrupted after this, however it is, goes on with another qbm_bitmap_freeze(): what is dirty then is
- what it lacks.
+ A copy that is interrupted after this, by whatever the image's durability survives, goes on with another
+ qbm_bitmap_freeze(): what is dirty then is what it lacks.
  Errors: -ENOENT when no such bitmap is loaded, -EROFS, -EINVAL when it is not frozen, -EIO when it has missed a write:
  it is inconsistent then; or the system's: nothing has changed then, but a crash may leave the blocks clean, until
  qbm_bitmap_abort() or another change of the descriptor has returned 0.
@@ -1033,7 +1037,7 @@ int32_t qbm_pread(const struct qbm_image *image,
 /*
  Writes bytes from buf at offset. Blocks.
 
- The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
+ buf must not change meanwhile. The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
  durability says. The data is in the page cache when this returns: it survives the process, and a power cut after
  qbm_flush(). Any number of threads may write at once; writes that overlap are neither ordered nor atomic, as with
  pwrite(2).

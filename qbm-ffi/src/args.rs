@@ -4,6 +4,7 @@
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr::NonNull;
 
 use qbm_core::DataPath;
 
@@ -175,6 +176,11 @@ pub(crate) unsafe fn out<'a, T: SizeFirst>(out: *mut T, what: &str) -> Result<&'
 pub(crate) unsafe fn place<'a, T>(place: *mut T, what: &str) -> Result<&'a mut T, Failure> {
     // SAFETY: promised by the caller.
     unsafe { place.as_mut() }.ok_or_else(|| null(what))
+}
+
+/// Where a result goes, as it is: two places may be one.
+pub(crate) fn non_null<T>(place: *mut T, what: &str) -> Result<NonNull<T>, Failure> {
+    NonNull::new(place).ok_or_else(|| null(what))
 }
 
 /// Bytes to read; NULL only with a size of 0.

@@ -36,8 +36,8 @@ pub unsafe extern "C" fn qbm_bitmap_freeze(
 /// or beyond the end of the disk stands for all of it. Those blocks leave what is frozen, and are clean but where they
 /// were written since the freeze; the bitmap stays frozen. Durable when this returns. Blocks.
 ///
-/// A copy that is interrupted after this, however it is, goes on with another qbm_bitmap_freeze(): what is dirty then is
-/// what it lacks.
+/// A copy that is interrupted after this, by whatever the image's durability survives, goes on with another
+/// qbm_bitmap_freeze(): what is dirty then is what it lacks.
 /// Errors: -ENOENT when no such bitmap is loaded, -EROFS, -EINVAL when it is not frozen, -EIO when it has missed a write:
 /// it is inconsistent then; or the system's: nothing has changed then, but a crash may leave the blocks clean, until
 /// qbm_bitmap_abort() or another change of the descriptor has returned 0.

@@ -45,14 +45,14 @@ pub unsafe extern "C" fn qbm_bitmap_next_extent(
     error: *mut qbm_error,
 ) -> i32 {
     let body = |image: &qbm_core::Image, name: &str| {
-        // SAFETY: promised by the caller, for both.
-        let offset_out = unsafe { args::place(extent_offset, "extent_offset") }?;
-        // SAFETY: as above.
-        let bytes_out = unsafe { args::place(extent_bytes, "extent_bytes") }?;
+        let offset_out = args::non_null(extent_offset, "extent_offset")?;
+        let bytes_out = args::non_null(extent_bytes, "extent_bytes")?;
         Ok(match image.next_dirty_extent(name, offset)? {
             Some(extent) => {
-                *offset_out = extent.offset_bytes;
-                *bytes_out = extent.length_bytes;
+                // SAFETY: promised by the caller, for both.
+                unsafe { offset_out.write(extent.offset_bytes) };
+                // SAFETY: as above.
+                unsafe { bytes_out.write(extent.length_bytes) };
                 1
             }
             None => 0,
@@ -114,6 +114,7 @@ pub unsafe extern "C" fn qbm_bitmap_load_bits(
 }
 
 /// Makes the bits of a range (as for qbm_bitmap_load_bits()) what bits says; NULL: zero. Only while no write is in flight.
+/// Blocks, if a change of the descriptor failed before.
 ///
 /// Errors: as qbm_bitmap_load_bits(), -EROFS, -EBUSY (frozen), or the system's; the file then holds old bits, new bits, or
 /// a mixture.
@@ -142,7 +143,7 @@ pub unsafe extern "C" fn qbm_bitmap_store_bits(
 }
 
 /// Adds bits to a range (as for qbm_bitmap_load_bits()). Safe beside writes in flight. On return the disk holds them at
-/// the image's durability.
+/// the image's durability. Blocks, if a change of the descriptor failed before.
 ///
 /// Errors: as qbm_bitmap_load_bits(), -EROFS, or the system's; the file then holds old bits, new bits, or a mixture.
 #[unsafe(no_mangle)]
@@ -166,7 +167,8 @@ pub unsafe extern "C" fn qbm_bitmap_merge_bits(
 }
 
 /// Marks [offset, offset + bytes) dirty, rounded outwards to granules, whether the bitmap records or not. As durable as a
-/// guest's write is at the image's durability. Safe beside writes in flight. Blocks only when it fails.
+/// guest's write is at the image's durability. Safe beside writes in flight. Blocks when it fails,
+/// or if a change of the descriptor failed before.
 ///
 /// Errors: -ENOENT when no such bitmap is loaded, -EINVAL (NULL, a range beyond the disk), -EROFS; -EIO when the range could
 /// not be recorded: the bitmap is inconsistent then, on disk too.

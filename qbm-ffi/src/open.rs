@@ -2,6 +2,7 @@
 //! Opening, activating, inactivating, closing.
 
 use std::ffi::c_char;
+use std::sync::atomic::Ordering;
 
 use qbm_core::{Activation, Image, OpenOptions};
 
@@ -108,8 +109,8 @@ unsafe impl SizeFirst for qbm_activate_args {}
 ///
 /// What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
 /// Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
-/// With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EINVAL (it is neither
-/// a regular file nor a block device, or it is the descriptor or a bitmap file).
+/// With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EISDIR, -EINVAL (it
+/// is neither a regular file nor a block device, or it is the descriptor or a bitmap file).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_activate(
     image: *mut qbm_image,
@@ -178,7 +179,8 @@ pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error)
     // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
     let image = unsafe { Box::from_raw(image) };
     let body = || {
-        if image.check_process().is_ok() {
+        let is_poisoned = image.poisoned.load(Ordering::Acquire);
+        if !is_poisoned && image.check_process().is_ok() {
             image.image.unlock();
         }
         // Dropping takes no lock and writes nothing: it closes files.

@@ -22,7 +22,7 @@ mod resize;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
@@ -171,7 +171,8 @@ struct Pending {
     file: Option<String>,
 }
 
-/// An open image. All of it may be used from several threads at once.
+/// An open image. All of it may be used from several threads at once; after a panic in one of them, which is a bug, what
+/// the others call panics too.
 #[derive(Debug)]
 pub struct Image {
     storage: Arc<dyn Storage>,
@@ -356,8 +357,11 @@ impl Image {
         boot_id.map_err(|error| Error::io("cannot read the host's boot id for", &self.path, error))
     }
 
+    /// # Panics
+    /// Another thread has panicked in the middle of a change: nobody goes on with what it left.
+    #[expect(clippy::expect_used, reason = "there is nothing sound to go on with")]
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().expect("no operation has panicked")
     }
 
     /// A file name in the descriptor, as a path.

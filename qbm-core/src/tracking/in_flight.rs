@@ -103,8 +103,9 @@ impl InFlight {
             return;
         };
         if let Some(slot) = self.slots.get(usize::try_from(index).unwrap_or(usize::MAX)) {
-            let was = slot.swap(0, Ordering::SeqCst);
-            debug_assert_eq!(was, ticket.range, "a ticket is given back once");
+            // A ticket that is given back twice must not take another write's place.
+            let given = slot.compare_exchange(ticket.range, 0, Ordering::SeqCst, Ordering::Relaxed);
+            debug_assert!(given.is_ok(), "a ticket is given back once");
             return;
         }
         let mut overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
