@@ -47,6 +47,21 @@
 #define QBM_BITMAP_NAME_MAX 1023
 
 /*
+ Bitmaps that an image can have, inconsistent ones included.
+ */
+#define QBM_BITMAPS_MAX 4096
+
+/*
+ Smallest granularity in bytes.
+ */
+#define QBM_GRANULARITY_MIN 512
+
+/*
+ Largest granularity in bytes.
+ */
+#define QBM_GRANULARITY_MAX 2147483648
+
+/*
  What the descriptor stores, and if it stores nothing, QBM_DURABILITY_PROCESS.
  */
 #define QBM_DURABILITY_DEFAULT 0
@@ -348,7 +363,7 @@ typedef struct qbm_info {
    */
   uint32_t reserved;
   /*
-   The data image, resolved against the descriptor's directory; any bytes, as in a path.
+   The data image as the descriptor names it, resolved against its directory; any bytes, as in a path.
    */
   char data_file[4096];
   /*
@@ -591,7 +606,7 @@ typedef struct qbm_ticket {
   /*
    Not to be looked at.
    */
-  uint64_t opaque[2];
+  uint64_t opaque[4];
 } qbm_ticket;
 
 #ifdef __cplusplus
@@ -620,9 +635,11 @@ int32_t qbm_get_info(const struct qbm_image *image, struct qbm_info *info, struc
 /*
  Takes the oldest line for the operator's log that was not taken yet: what recovery did, why a bitmap is inconsistent.
 
+ Of notices that nobody takes, the latest 256 are kept.
+
  Returns 1 and fills buf (NUL-terminated, cut if need be); 0 when there is none; -EINVAL for NULL.
  */
-int32_t qbm_take_notice(const struct qbm_image *image,
+int32_t qbm_take_notice(struct qbm_image *image,
                         char *buf,
                         size_t buf_size);
 

@@ -8,6 +8,7 @@
 # is no cargo, as often under sudo, `install` takes what `build` left.
 set -eu
 
+say() { printf 'libqbm: %s\n' "$*" >&2; }
 die() { printf 'install.sh: error: %s\n' "$*" >&2; exit 1; }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -34,6 +35,7 @@ stage=${CARGO_TARGET_DIR:-target}/libqbm
 # symbols of qbm.map come out, with their versions.
 build() {
     mkdir -p "$stage"
+    say "building $version"
     # cargo repeats what rustc printed when there is nothing to compile.
     "${CARGO:-cargo}" rustc --release --locked -p qbm-ffi --features c-library --crate-type staticlib \
         --message-format json-render-diagnostics \
@@ -162,6 +164,7 @@ install | install-strip)
     if command -v "${CARGO:-cargo}" > /dev/null; then build; else built; fi
     install_files
     [ "$1" = install ] || "${STRIP:-strip}" --strip-unneeded "$destdir$libdir/$real"
+    say "installed $version below $destdir$prefix; programs find it with PKG_CONFIG_PATH=$destdir$pkgconfigdir"
     ;;
 uninstall) uninstall_files ;;
 *) die "usage: install.sh build|install|install-strip|uninstall" ;;

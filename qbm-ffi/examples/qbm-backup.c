@@ -64,7 +64,7 @@ static uint64_t checkpoint_bytes = (uint64_t)64 << 20;
 
 static qbm_image *image;
 static qbm_error error = { .size = sizeof(error) };
-static uint64_t disk_bytes, dirty_bytes, copied_bytes;
+static uint64_t disk_bytes, data_bytes, dirty_bytes, copied_bytes;
 static int target;
 static bool is_frozen;
 static volatile sig_atomic_t stopped_by;
@@ -106,6 +106,7 @@ static void open_image(qbm_info *info)
     qbm_activate_args args = { .size = sizeof(args),
                                .flags = QBM_ACTIVATE_DATA };
     char notice[2048];
+    struct stat data;
     int ret;
 
     check(qbm_open(image_path, &open_args, &image, &error));
@@ -121,6 +122,11 @@ static void open_image(qbm_info *info)
     check(ret);
     check(qbm_get_info(image, info, &error));
     disk_bytes = info->image_size_bytes;
+    /* A file may end within the disk's last 512 bytes. */
+    data_bytes = disk_bytes;
+    if (stat(info->data_file, &data) == 0 && S_ISREG(data.st_mode)) {
+        data_bytes = (uint64_t)data.st_size;
+    }
 }
 
 static bool is_same_file(const struct stat *file, const char *path)
@@ -259,6 +265,13 @@ static bool prepare_bitmap(char *tag)
     return false;
 }
 
+static void resize_target(uint64_t bytes)
+{
+    if (ftruncate(target, (off_t)bytes) < 0) {
+        err(1, "%s: cannot resize", target_path);
+    }
+}
+
 /*
  * Ties target and bitmap to each other. The order makes sure that, whenever we
  * are killed, a tag in both places tells the truth.
@@ -282,9 +295,7 @@ static void tie(bool is_empty)
         write_tags(new, "");
     }
     /* Last: an empty target is never taken for a copy. */
-    if (ftruncate(target, (off_t)disk_bytes) < 0) {
-        err(1, "%s: cannot resize", target_path);
-    }
+    resize_target(disk_bytes);
 }
 
 /* Zeros need not be written where the target has a hole. */
@@ -367,6 +378,7 @@ static void copy(void)
             show_progress();
         }
     }
+    resize_target(data_bytes);
     sync_target();
     check(qbm_bitmap_commit(image, bitmap, &error));
     is_frozen = false;

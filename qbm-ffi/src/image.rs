@@ -87,7 +87,7 @@ pub struct qbm_info {
     pub bitmaps_count: u32,
     /// 0.
     pub reserved: u32,
-    /// The data image, resolved against the descriptor's directory; any bytes, as in a path.
+    /// The data image as the descriptor names it, resolved against its directory; any bytes, as in a path.
     pub data_file: [c_char; 4096],
     /// QEMU's name of its format.
     pub data_format: [c_char; 64],
@@ -156,10 +156,12 @@ pub unsafe extern "C" fn qbm_get_info(
 
 /// Takes the oldest line for the operator's log that was not taken yet: what recovery did, why a bitmap is inconsistent.
 ///
+/// Of notices that nobody takes, the latest 256 are kept.
+///
 /// Returns 1 and fills buf (NUL-terminated, cut if need be); 0 when there is none; -EINVAL for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_take_notice(
-    image: *const qbm_image,
+    image: *mut qbm_image,
     buf: *mut c_char,
     buf_size: usize,
 ) -> i32 {

@@ -9,7 +9,17 @@ use crate::call::guard;
 /// Longest bitmap name in bytes, without the NUL.
 pub const QBM_BITMAP_NAME_MAX: u32 = 1023;
 
+/// Bitmaps that an image can have, inconsistent ones included.
+pub const QBM_BITMAPS_MAX: u32 = 4096;
+/// Smallest granularity in bytes.
+pub const QBM_GRANULARITY_MIN: u32 = 512;
+/// Largest granularity in bytes.
+pub const QBM_GRANULARITY_MAX: u32 = 2147483648;
+
 const _: () = assert!(QBM_BITMAP_NAME_MAX as usize == qbm_core::caps::BITMAP_NAME_BYTES_MAX);
+const _: () = assert!(QBM_BITMAPS_MAX as usize == qbm_core::caps::BITMAPS_MAX);
+const _: () = assert!(QBM_GRANULARITY_MIN as u64 == qbm_core::caps::GRANULARITY_BYTES_MIN);
+const _: () = assert!(QBM_GRANULARITY_MAX as u64 == qbm_core::caps::GRANULARITY_BYTES_MAX);
 
 /// The library's version, such as "0.2.0". Static; never freed.
 #[unsafe(no_mangle)]

@@ -17,7 +17,7 @@ pub const QBM_MUST_WAIT: i32 = 1;
 #[allow(non_camel_case_types)]
 pub struct qbm_ticket {
     /// Not to be looked at.
-    pub opaque: [u64; 2],
+    pub opaque: [u64; 4],
 }
 
 /// # Safety
@@ -27,7 +27,8 @@ unsafe fn begin(image: *mut qbm_image, offset: u64, bytes: u64, ticket: *mut qbm
         // SAFETY: promised by the caller.
         let out = unsafe { args::place(ticket, "ticket") }?;
         let (ticket, begun) = image.image.begin_write(offset, bytes)?;
-        out.opaque = ticket.to_raw();
+        let [place, range] = ticket.to_raw();
+        out.opaque = [place, range, 0, 0];
         Ok(match begun {
             Begun::Ready => 0,
             Begun::MustWait => QBM_MUST_WAIT,
@@ -58,7 +59,8 @@ unsafe fn end(image: *mut qbm_image, ticket: *const qbm_ticket) {
         // SAFETY: NULL or the caller's ticket.
         let ticket = unsafe { ticket.as_ref() };
         let ticket = ticket.ok_or_else(|| Failure::new(libc::EINVAL, "ticket is NULL"))?;
-        image.image.end_write(Ticket::from_raw(ticket.opaque));
+        let [place, range, ..] = ticket.opaque;
+        image.image.end_write(Ticket::from_raw([place, range]));
         Ok(0)
     };
     // SAFETY: promised by the caller; no error buffer.

@@ -26,7 +26,7 @@ fn a_session_from_create_to_close() {
             qbm_bitmap_add(image, name, 65536, QBM_BITMAP_RECORDING, no_error),
             0
         );
-        let mut ticket = qbm_ticket { opaque: [0; 2] };
+        let mut ticket = qbm_ticket { opaque: [0; 4] };
         assert_eq!(qbm_co_writev_begin(image, 70_000, 1, &mut ticket), 0);
         qbm_co_writev_end(image, &ticket);
         let mut found = 0;
@@ -78,7 +78,7 @@ fn null_is_an_error_and_closing_null_is_not() {
             qbm_take_notice(ptr::null(), ptr::null_mut(), 0),
             -libc::EINVAL
         );
-        let mut ticket = qbm_ticket { opaque: [0; 2] };
+        let mut ticket = qbm_ticket { opaque: [0; 4] };
         assert_eq!(
             qbm_co_writev_begin(ptr::null_mut(), 0, 1, &mut ticket),
             -libc::EINVAL

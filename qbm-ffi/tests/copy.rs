@@ -87,7 +87,7 @@ impl Session {
     }
 
     fn write_at(&self, offset: u64) {
-        let mut ticket = qbm_ticket { opaque: [0; 2] };
+        let mut ticket = qbm_ticket { opaque: [0; 4] };
         // SAFETY: the image is open; the ticket lives.
         unsafe {
             assert_eq!(qbm_co_writev_begin(self.image, offset, 1, &mut ticket), 0);

@@ -6,7 +6,7 @@ trap 'echo "error: examples.sh:$LINENO: $BASH_COMMAND" >&2' ERR
 
 prefix=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-examples=$here/../../qbm-ffi/examples
+examples=$prefix/share/doc/libqbm/examples
 mkdir -p "$2/bin"
 work=$(cd "$2" && pwd)
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib PATH=$work/bin:$PATH
@@ -74,6 +74,16 @@ copies 262144 d.qbm daily copy
 disk d.qbm write 65536 65536 a
 expect 0 '^65536 bytes are marked, 65536 of them in vain' qbm-verify copy d.qbm daily
 expect 0 '^0 bytes are missed' qbm-verify copy d.qbm daily
+
+# A file that ends within a sector.
+disk odd.qbm create 2097152 process
+disk odd.qbm truncate 1000001
+disk odd.qbm write 999990 10 x
+copies 1000448 odd.qbm daily odd.copy
+disk odd.qbm write 1000000 1 y
+copies 17408 odd.qbm daily odd.copy
+expect 0 '^0 bytes are missed' qbm-verify odd.copy odd.qbm daily
+copies 0 odd.qbm daily odd.copy
 
 # A block that the bitmap lacks: nothing but the oracle can tell.
 cp copy previous

@@ -11,7 +11,7 @@ export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
 read -ra flags <<< "$(pkg-config --cflags --libs qbm)"
 strict=(-Wall -Wextra -pedantic -Werror -O2)
 
-cc -std=c99 "${strict[@]}" "$here/../../qbm-ffi/examples/qbm-backup.c" "${flags[@]}" -o "$work/qbm-backup"
+cc -std=c99 "${strict[@]}" "$prefix/share/doc/libqbm/examples/qbm-backup.c" "${flags[@]}" -o "$work/qbm-backup"
 cc -std=c99 "${strict[@]}" "$here/kill-backup.c" "${flags[@]}" -o "$work/kill-backup"
 
 # What a killed process leaves is in the page cache: where there is one without a disk, nobody waits for it.

@@ -160,7 +160,7 @@ pub(crate) fn add(image: *mut qbm_image, name: &CStr, granularity_bytes: u64) {
 }
 
 pub(crate) fn write(image: *mut qbm_image, offset: u64, bytes: u64) {
-    let mut ticket = qbm_ticket { opaque: [0; 2] };
+    let mut ticket = qbm_ticket { opaque: [0; 4] };
     // SAFETY: `image` is open; the ticket lives.
     unsafe {
         assert_eq!(qbm_co_writev_begin(image, offset, bytes, &mut ticket), 0);

@@ -201,19 +201,14 @@ fn read_only_changes_nothing() {
 fn a_full_descriptor_is_told_before_a_bitmap_is_added() {
     let disk = Disk::new(MIB);
     let image = disk.activated();
+    let session_bytes = disk.text().len();
+    image.inactivate().unwrap();
+    drop(image);
     let allowed = crate::caps::DESCRIPTOR_BYTES_MAX - crate::caps::DESCRIPTOR_RESERVED_BYTES;
-    let full = (0..).find(|index| {
-        let name = format!("b{index}");
-        image.add_bitmap(&name, 1 << 20, false).unwrap();
-        let data = vec![0; crate::caps::USER_DATA_BYTES_MAX];
-        image.set_user_data(&name, Some(&data)).is_err()
-    });
-    assert!(full.is_some());
-    let left_bytes = allowed as usize - disk.text().len();
-    let name = format!("b{}", full.unwrap());
-    let data = vec![0; (left_bytes - 256) / 4 * 3];
-    image.set_user_data(&name, Some(&data)).unwrap();
-    assert!(allowed - disk.text().len() as u64 <= 1024);
+    let padding = "x".repeat(allowed as usize - session_bytes - 512);
+    let member = format!("\"version\": 1, \"ext-soft-padding\": \"{padding}\"");
+    disk.edit("\"version\": 1", &member);
+    let image = disk.activated();
     let name = "n".repeat(1023);
     let told = image.can_add_bitmap(&name, 65536).unwrap_err();
     let failed = image.add_bitmap(&name, 65536, true).unwrap_err();

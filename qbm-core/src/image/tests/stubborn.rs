@@ -272,3 +272,45 @@ fn a_write_goes_ahead_without_a_bitmap_that_cannot_record_it_or_not_at_all() {
         assert_eq!(inconsistent(&image, "b"), can_tell);
     }
 }
+
+#[test]
+fn a_mark_that_the_other_text_cannot_take_settles_which_text_counts() {
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.mark_dirty("b", 2 * 65536, 1).unwrap();
+    stubborn.change(|moods| moods.fails_descriptor_syncs = true);
+    image.clear_bitmap("b").unwrap_err();
+    stubborn.change(|moods| {
+        moods.fails_descriptor_syncs = false;
+        moods.tears_writes = true;
+    });
+    image.mark_dirty("b", 2 * 65536, 1).unwrap();
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    assert!(inconsistent(&image, "b") || dirty(&image, "b", 65536) == [2 * 65536]);
+}
+
+#[test]
+fn a_write_that_the_other_text_cannot_record_settles_which_text_counts() {
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("b", 65536, true).unwrap();
+    write(&image, 2 * 65536, 1);
+    stubborn.change(|moods| moods.fails_descriptor_syncs = true);
+    image.clear_bitmap("b").unwrap_err();
+    stubborn.change(|moods| {
+        moods.fails_descriptor_syncs = false;
+        moods.tears_writes = true;
+    });
+    // The bitmap as it was has the granule already; the cleared one, which a crash may bring back, has not.
+    let (ticket, begun) = image.begin_write(2 * 65536, 1).unwrap();
+    assert_eq!(begun, Begun::MustWait);
+    image.wait_write().unwrap();
+    image.end_write(ticket);
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    assert!(inconsistent(&image, "b") || dirty(&image, "b", 65536) == [2 * 65536]);
+}
