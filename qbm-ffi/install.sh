@@ -164,7 +164,7 @@ install | install-strip)
     if command -v "${CARGO:-cargo}" > /dev/null; then build; else built; fi
     install_files
     [ "$1" = install ] || "${STRIP:-strip}" --strip-unneeded "$destdir$libdir/$real"
-    say "installed $version below $destdir$prefix; programs find it with PKG_CONFIG_PATH=$destdir$pkgconfigdir"
+    say "installed $version below $destdir$prefix; next: man libqbm"
     ;;
 uninstall) uninstall_files ;;
 *) die "usage: install.sh build|install|install-strip|uninstall" ;;
