@@ -152,6 +152,14 @@ uninstall_files() {
     done
 }
 
+# Programs look for libraries in a cache of the system's; that of a staging directory is not this system's.
+refresh_cache() {
+    if [ -n "$destdir" ] || [ "$(id -u)" != 0 ] || ! command -v ldconfig > /dev/null; then
+        return
+    fi
+    ldconfig || say "ldconfig failed: run it for programs to find $soname"
+}
+
 for directory in "$prefix" "$libdir" "$includedir" "$mandir" "$docdir" "$pkgconfigdir"; do
     case $directory in
     /*) ;;
@@ -164,8 +172,12 @@ install | install-strip)
     if command -v "${CARGO:-cargo}" > /dev/null; then build; else built; fi
     install_files
     [ "$1" = install ] || "${STRIP:-strip}" --strip-unneeded "$destdir$libdir/$real"
+    refresh_cache
     say "installed $version below $destdir$prefix; next: man libqbm"
     ;;
-uninstall) uninstall_files ;;
+uninstall)
+    uninstall_files
+    refresh_cache
+    ;;
 *) die "usage: install.sh build|install|install-strip|uninstall" ;;
 esac

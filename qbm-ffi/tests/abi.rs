@@ -75,7 +75,7 @@ fn null_is_an_error_and_closing_null_is_not() {
         );
         assert_eq!(qbm_probe(ptr::null(), 512), 0);
         assert_eq!(
-            qbm_take_notice(ptr::null(), ptr::null_mut(), 0),
+            qbm_take_notice(ptr::null_mut(), ptr::null_mut(), 0),
             -libc::EINVAL
         );
         let mut ticket = qbm_ticket { opaque: [0; 4] };
