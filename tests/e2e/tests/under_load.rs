@@ -24,13 +24,14 @@ fn loaded(bench: &Bench, seed: u64) -> Result<(StorageDaemon, Load)> {
     Ok((daemon, load))
 }
 
-/// Runs `action` and begins a full backup to `copy.raw` at the same instant.
-fn from_here_on(daemon: &mut StorageDaemon, action: Value) -> Result<()> {
+/// Runs `action` and begins a full backup to `copy.raw` at the same instant. More was written when it is done.
+fn from_here_on(daemon: &mut StorageDaemon, load: &Load, action: Value) -> Result<()> {
     let actions = [action, backup::full_backup_action("copy")];
     daemon
         .qmp
         .execute("transaction", json!({ "actions": actions }))?;
-    backup::wait(&mut daemon.qmp).map(drop)
+    backup::wait(&mut daemon.qmp)?;
+    load.wait_for_more(100)
 }
 
 fn on_bitmap(kind: &str, name: &str) -> Value {
@@ -67,7 +68,7 @@ fn require_complete(bench: &Bench, name: &str) -> Result<()> {
 fn a_bitmap_added_under_load_misses_nothing() -> Result<()> {
     let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, 1)?;
-    from_here_on(&mut daemon, backup::add_action("b0", 4096))?;
+    from_here_on(&mut daemon, &load, backup::add_action("b0", 4096))?;
     daemon.kill()?;
     load.join()?;
     require_complete(&bench, "b0")
@@ -82,7 +83,11 @@ fn a_bitmap_cleared_under_load_misses_nothing() -> Result<()> {
         .qmp
         .execute("transaction", json!({ "actions": [add] }))?;
     load.wait_for(300)?;
-    from_here_on(&mut daemon, on_bitmap("block-dirty-bitmap-clear", "b0"))?;
+    from_here_on(
+        &mut daemon,
+        &load,
+        on_bitmap("block-dirty-bitmap-clear", "b0"),
+    )?;
     daemon.kill()?;
     load.join()?;
     require_complete(&bench, "b0")
@@ -98,7 +103,11 @@ fn a_bitmap_enabled_under_load_misses_nothing() -> Result<()> {
         .qmp
         .execute("transaction", json!({ "actions": [add] }))?;
     load.wait_for(300)?;
-    from_here_on(&mut daemon, on_bitmap("block-dirty-bitmap-enable", "b0"))?;
+    from_here_on(
+        &mut daemon,
+        &load,
+        on_bitmap("block-dirty-bitmap-enable", "b0"),
+    )?;
     daemon.kill()?;
     load.join()?;
     require_complete(&bench, "b0")
@@ -109,7 +118,7 @@ fn a_bitmap_enabled_under_load_misses_nothing() -> Result<()> {
 fn a_merge_is_on_disk_at_once() -> Result<()> {
     let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, 4)?;
-    from_here_on(&mut daemon, backup::add_action("from", 4096))?;
+    from_here_on(&mut daemon, &load, backup::add_action("from", 4096))?;
     let mut add = backup::add_action("into", 65536);
     add["data"]["disabled"] = json!(true);
     daemon

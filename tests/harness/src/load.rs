@@ -50,6 +50,15 @@ impl Load {
         }
     }
 
+    /// Waits until `count` more requests were answered than by now.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for).
+    pub fn wait_for_more(&self, count: u64) -> Result<()> {
+        let answered = self.completed_count.load(Ordering::Relaxed);
+        self.wait_for(answered.saturating_add(count))
+    }
+
     /// Waits until `count` requests were answered.
     ///
     /// # Errors
