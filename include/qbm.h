@@ -107,6 +107,11 @@
 #define QBM_CREATE_NO_LOCK 1
 
 /*
+ -EEXIST if there is a file at the path, whatever it is.
+ */
+#define QBM_CREATE_EXCLUSIVE 2
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_OPEN_NO_LOCK 1
@@ -407,7 +412,7 @@ typedef struct qbm_create_args {
    */
   uint32_t durability;
   /*
-   Size of the disk, rounded up to 512; of an adopted image, its present size.
+   Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw file.
    */
   uint64_t image_size_bytes;
   /*
@@ -646,7 +651,8 @@ int32_t qbm_take_notice(struct qbm_image *image,
 /*
  Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
 
- A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone. After an error
+ A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone: bitmaps of an image that
+ was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error
  nothing new is left. Blocks.
 
  Returns 0; 1 when the data image's derived name was taken (that file is left alone) and another was used.
@@ -673,7 +679,8 @@ int32_t qbm_open(const char *path,
  Recovers, loads the bitmaps and, unless read-only, begins a session: from then on writes are recorded. Blocks.
 
  What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
- Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+ Errors: -EINVAL (active already; a size of 0, though the data image has another), -EFBIG, or the system's, such as -ENOSPC
+ or -EROFS: the session cannot be written.
  With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EISDIR, -EINVAL (it
  is neither a regular file nor a block device, or it is the descriptor or a bitmap file).
  */

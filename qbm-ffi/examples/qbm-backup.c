@@ -5,7 +5,8 @@
  *     cc qbm-backup.c $(pkg-config --cflags --libs qbm) -o qbm-backup
  *     qbm-backup [--checkpoint BYTES] IMAGE BITMAP TARGET
  *
- * Brings the raw file TARGET up to date with the disk of the QBM image IMAGE:
+ * Brings the raw file TARGET up to date with the disk of the QBM image IMAGE (a
+ * descriptor such as disk.qbm; qbm_image(3) shows how a disk gets one):
  * copies what is marked in BITMAP, and unmarks it. The first run makes both and
  * copies everything; from then on they belong to each other and to qbm-backup
  * alone. Nobody else can have IMAGE open for writing meanwhile.

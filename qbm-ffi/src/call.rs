@@ -149,6 +149,7 @@ mod tests {
             data_format: "raw".into(),
             durability: None,
             no_lock: false,
+            exclusive: false,
         };
         Image::create(&OsStorage, &path, &options).unwrap();
         let image = Image::open(Arc::new(OsStorage), &path, OpenOptions::default()).unwrap();

@@ -13,6 +13,8 @@ use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CREATE_NO_LOCK: u32 = 1;
+/// -EEXIST if there is a file at the path, whatever it is.
+pub const QBM_CREATE_EXCLUSIVE: u32 = 2;
 
 /// What a new image is to be.
 #[repr(C)]
@@ -25,7 +27,7 @@ pub struct qbm_create_args {
     pub flags: u32,
     /// QBM_DURABILITY_*; stored unless it is the default.
     pub durability: u32,
-    /// Size of the disk, rounded up to 512; of an adopted image, its present size.
+    /// Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw file.
     pub image_size_bytes: u64,
     /// An existing image to adopt, relative to the descriptor's directory; it is never opened for writing here.
     /// NULL: a sparse raw file is made beside the descriptor.
@@ -43,7 +45,8 @@ unsafe impl SizeFirst for qbm_create_args {}
 
 /// Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
 ///
-/// A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone. After an error
+/// A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone: bitmaps of an image that
+/// was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error
 /// nothing new is left. Blocks.
 ///
 /// Returns 0; 1 when the data image's derived name was taken (that file is left alone) and another was used.
@@ -59,7 +62,8 @@ pub unsafe extern "C" fn qbm_create(
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
         let given = unsafe { args::structure(args, "args") }?;
-        args::flags(given.flags, QBM_CREATE_NO_LOCK, "args.flags")?;
+        let known = QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE;
+        args::flags(given.flags, known, "args.flags")?;
         // SAFETY: as above.
         let data_file = unsafe { args::optional_text(given.data_file, "args.data_file") }?;
         // SAFETY: as above.
@@ -70,6 +74,7 @@ pub unsafe extern "C" fn qbm_create(
             data_format: data_format.unwrap_or("raw").to_owned(),
             durability: durability(given.durability)?,
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
+            exclusive: given.flags & QBM_CREATE_EXCLUSIVE != 0,
         };
         let created = Image::create(&*storage(), path, &options)?;
         if !given.data_file_out.is_null() && given.data_file_out_size > 0 {

@@ -45,6 +45,7 @@ layout! {
     MEMBER(qbm_create_args, data_file_out, 40, 8)
     MEMBER(qbm_create_args, data_file_out_size, 48, 8)
     CONSTANT(QBM_CREATE_NO_LOCK, 1)
+    CONSTANT(QBM_CREATE_EXCLUSIVE, 2)
     CONSTANT(QBM_DURABILITY_DEFAULT, 0)
     CONSTANT(QBM_DURABILITY_CLOSE, 1)
     CONSTANT(QBM_DURABILITY_PROCESS, 2)

@@ -108,7 +108,8 @@ unsafe impl SizeFirst for qbm_activate_args {}
 /// Recovers, loads the bitmaps and, unless read-only, begins a session: from then on writes are recorded. Blocks.
 ///
 /// What is wrong with a bitmap makes that bitmap inconsistent and leaves a notice; it is no error.
-/// Errors: -EINVAL (active already), -EFBIG, or the system's, such as -ENOSPC or -EROFS: the session cannot be written.
+/// Errors: -EINVAL (active already; a size of 0, though the data image has another), -EFBIG, or the system's, such as -ENOSPC
+/// or -EROFS: the session cannot be written.
 /// With QBM_ACTIVATE_DATA also -ENOTSUP (the data image is not raw), -EAGAIN (it is open elsewhere), -EISDIR, -EINVAL (it
 /// is neither a regular file nor a block device, or it is the descriptor or a bitmap file).
 #[unsafe(no_mangle)]

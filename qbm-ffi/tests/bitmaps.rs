@@ -238,14 +238,18 @@ fn an_image_that_is_not_open_for_writing_stays_as_it_is() {
         fails(
             rename(image, c"b", c"c"),
             libc::EROFS,
-            "not open for writing",
+            "not active for writing",
         );
-        fails(clear(image, c"b"), libc::EROFS, "not open for writing");
-        fails(merge(image, c"b", &[]), libc::EROFS, "not open for writing");
+        fails(clear(image, c"b"), libc::EROFS, "not active for writing");
+        fails(
+            merge(image, c"b", &[]),
+            libc::EROFS,
+            "not active for writing",
+        );
         fails(
             set_granularity(image, c"b", 512),
             libc::EROFS,
-            "not open for writing",
+            "not active for writing",
         );
         close(image);
     }

@@ -80,7 +80,11 @@ fn marks_are_counted_and_found() {
     let image = disk.read_only();
     assert_eq!(extents(image, name), dirty);
     assert_eq!(count(image, name), Ok(2 * GRANULARITY + 512));
-    fails(mark(image, name, 0, 1), libc::EROFS, "not open for writing");
+    fails(
+        mark(image, name, 0, 1),
+        libc::EROFS,
+        "not active for writing",
+    );
     close(image);
 }
 

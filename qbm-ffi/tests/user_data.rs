@@ -140,7 +140,11 @@ fn arguments_and_limits() {
     );
     close(image);
     let image = disk.read_only();
-    fails(set(image, name, None), libc::EROFS, "not open for writing");
+    fails(
+        set(image, name, None),
+        libc::EROFS,
+        "not active for writing",
+    );
     assert_eq!(get(image, name, 4), (Ok(1), 4, b"kept".to_vec()));
     close(image);
 }

@@ -157,7 +157,7 @@ impl DescriptorFile {
         self.file.lock(mode).map_err(|error| {
             if error.kind() == io::ErrorKind::WouldBlock {
                 let text = format!(
-                    "descriptor {}: another process has the image open",
+                    "descriptor {}: the image is open already, in another process or here",
                     quoted(self.path.display())
                 );
                 Error::new(ErrorKind::Locked, text)
@@ -188,6 +188,12 @@ impl DescriptorFile {
         let failed = |error| Error::io("cannot read descriptor", path, error);
         let length = file.length().map_err(failed)?;
         if length > caps::DESCRIPTOR_BYTES_MAX {
+            let mut head = [0; 512];
+            file.read_at(0, &mut head).map_err(failed)?;
+            if !super::probe(&head) {
+                // The disk itself, most likely.
+                return Err(Self::blame(path, Error::invalid("not a QBM descriptor")));
+            }
             return Err(Error::new(
                 ErrorKind::TooBig,
                 format!(

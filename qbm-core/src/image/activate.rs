@@ -85,6 +85,9 @@ impl Image {
         // Since it was read last another process may have had the image: a migrated guest's other end.
         state.descriptor = state.file.read(&*self.storage)?;
         self.check_supported(&state.descriptor)?;
+        if size_bytes == 0 && opened.is_none() {
+            self.check_empty(&state.descriptor, &data_path)?;
+        }
         if let Some(opened) = opened {
             self.check_opened(&state.descriptor, &data_path, opened)?;
         }

@@ -254,7 +254,7 @@ impl Image {
         state.check_not_frozen(name)?;
         let mut descriptor = state.descriptor.clone();
         let Some(file) = descriptor.remove(name) else {
-            return Err(self.no_such_bitmap(name));
+            return Err(self.no_such_bitmap(&state, name));
         };
         let is_shared = file
             .as_ref()
@@ -310,7 +310,7 @@ impl Image {
         let mut descriptor = state.descriptor.clone();
         let entry = descriptor
             .bitmap_mut(name)
-            .ok_or_else(|| self.no_such_bitmap(name))?;
+            .ok_or_else(|| self.no_such_bitmap(&state, name))?;
         if entry.recording == recording {
             return Ok(());
         }
@@ -334,7 +334,7 @@ impl Image {
         let mut state = self.lock();
         self.writable(&state)?;
         if state.descriptor.bitmap(name).is_none() {
-            return Err(self.no_such_bitmap(name));
+            return Err(self.no_such_bitmap(&state, name));
         }
         self.retire(&mut state, name, reason)
     }
@@ -344,13 +344,13 @@ impl Image {
         let state = self.lock();
         let snapshot = state.frozen(name).map(|frozen| &frozen.snapshot);
         let viewed = snapshot.cloned().or_else(|| active_recorder(&state, name));
-        viewed.ok_or_else(|| self.no_such_bitmap(name))
+        viewed.ok_or_else(|| self.no_such_bitmap(&state, name))
     }
 
     /// A loaded bitmap of an image that is open for writing.
     pub(super) fn loaded_in(&self, state: &State, name: &str) -> Result<Arc<Recorder>> {
         self.writable(state)?;
-        active_recorder(state, name).ok_or_else(|| self.no_such_bitmap(name))
+        active_recorder(state, name).ok_or_else(|| self.no_such_bitmap(state, name))
     }
 
     /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.

@@ -13,7 +13,8 @@ use crate::storage::{Access, LockMode, Storage};
 /// What a new image is to be.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
-    /// Size of the disk in bytes, rounded up to 512; of an adopted image, its present size.
+    /// Size of the disk in bytes, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw
+    /// file.
     pub size_bytes: u64,
     /// An existing image to adopt, as the descriptor is to name it; `None`: a raw file is made.
     pub data_file: Option<String>,
@@ -23,6 +24,8 @@ pub struct CreateOptions {
     pub durability: Option<Durability>,
     /// The caller holds QEMU's locks on the descriptor already.
     pub no_lock: bool,
+    /// Nothing is replaced: a file at the path is an error, whatever it is.
+    pub exclusive: bool,
 }
 
 /// What was made.
@@ -41,15 +44,17 @@ impl Image {
     /// adopted image is opened for reading at most. Durable when this returns. After an error nothing new is left.
     ///
     /// # Errors
-    /// Bad options; `path` is something else than a descriptor, or in use; whatever the system says.
+    /// Bad options; `path` is something else than a descriptor, or in use, or ([`exclusive`](CreateOptions::exclusive))
+    /// anything at all; whatever the system says.
     pub fn create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<Created> {
         let size_bytes = caps::round_image_size(options.size_bytes)?;
         check_format(&options.data_format).map_err(|error| error.within("data file format"))?;
-        if let Some(file) = &options.data_file {
-            check_adopted(storage, path, file)?;
-        }
+        let size_bytes = match &options.data_file {
+            Some(file) => check_adopted(storage, path, file, size_bytes, &options.data_format)?,
+            None => size_bytes,
+        };
         let path = &super::absolute(path)?;
-        let (file, is_new) = open_or_create(storage, path)?;
+        let (file, is_new) = open_or_create(storage, path, options.exclusive)?;
         if !options.no_lock {
             // Who does not get the lock has nothing to clear away: the file is another's.
             file.lock(LockMode::Write)?;
@@ -68,7 +73,14 @@ impl Image {
     }
 }
 
-fn check_adopted(storage: &dyn Storage, path: &Path, file: &str) -> Result<()> {
+/// Returns the size of the disk.
+fn check_adopted(
+    storage: &dyn Storage,
+    path: &Path,
+    file: &str,
+    size_bytes: u64,
+    format: &str,
+) -> Result<u64> {
     if file.is_empty() || file.contains('\0') || file.len() > caps::FILE_NAME_BYTES_MAX {
         return Err(Error::invalid(format!(
             "data file {}: not a file name",
@@ -94,11 +106,30 @@ fn check_adopted(storage: &dyn Storage, path: &Path, file: &str) -> Result<()> {
             quoted(path.display())
         )));
     }
-    Ok(())
+    if format != "raw" || !data.is_regular {
+        return Ok(size_bytes);
+    }
+    let found_bytes = caps::round_image_size(data.length_bytes)
+        .map_err(|error| error.within(format_args!("data file {}", quoted(file))))?;
+    if size_bytes != 0 && size_bytes != found_bytes {
+        return Err(Error::invalid(format!(
+            "data file {}: size {size_bytes} was given, the file makes a disk of {found_bytes} bytes",
+            quoted(file)
+        )));
+    }
+    Ok(found_bytes)
 }
 
-fn open_or_create(storage: &dyn Storage, path: &Path) -> Result<(DescriptorFile, bool)> {
+fn open_or_create(
+    storage: &dyn Storage,
+    path: &Path,
+    exclusive: bool,
+) -> Result<(DescriptorFile, bool)> {
     match storage.metadata(path) {
+        Ok(_) if exclusive => {
+            let text = format!("descriptor {}: the file exists", quoted(path.display()));
+            Err(Error::new(ErrorKind::Exists, text))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok((DescriptorFile::create_new(storage, path)?, true))
         }

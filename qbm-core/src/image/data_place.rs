@@ -64,6 +64,22 @@ impl Image {
         )))
     }
 
+    /// A size of 0 is one that was forgotten, unless the data image is empty: it would cost every bitmap.
+    pub(super) fn check_empty(&self, descriptor: &Descriptor, given: &DataPath) -> Result<()> {
+        let path = self.data_path(descriptor, given);
+        let metadata = path.and_then(|path| self.storage.metadata(&path).ok());
+        match metadata {
+            Some(metadata) if metadata.is_regular && metadata.length_bytes > 0 => {
+                Err(Error::invalid(format!(
+                    "descriptor {}: the disk's size is given as 0, its data image has {} bytes",
+                    quoted(self.path.display()),
+                    metadata.length_bytes
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The regular file that the data image is, where it can be seen.
     pub(super) fn data_file_id(&self, descriptor: &Descriptor, given: &DataPath) -> Option<FileId> {
         let path = self.data_path(descriptor, given)?;

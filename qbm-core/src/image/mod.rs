@@ -381,21 +381,30 @@ impl Image {
         Error::new(
             ErrorKind::ReadOnly,
             format!(
-                "descriptor {}: the image is not open for writing",
+                "descriptor {}: the image is not active for writing",
                 quoted(self.path.display())
             ),
         )
     }
 
-    fn no_such_bitmap(&self, name: &str) -> Error {
-        Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "descriptor {}: no bitmap {}",
-                quoted(self.path.display()),
-                quoted(name)
-            ),
-        )
+    fn no_such_bitmap(&self, state: &State, name: &str) -> Error {
+        let descriptor = &state.descriptor;
+        let bitmap = quoted(name);
+        let text = if descriptor
+            .inconsistent
+            .iter()
+            .any(|entry| entry.name == name)
+        {
+            format!("bitmap {bitmap} is inconsistent: it can only be removed")
+        } else if descriptor.bitmap(name).is_none() {
+            format!("no bitmap {bitmap}")
+        } else if state.active.is_none() {
+            format!("bitmap {bitmap} is not loaded: the image is not active")
+        } else {
+            format!("bitmap {bitmap} is not loaded: it is in use elsewhere")
+        };
+        let path = quoted(self.path.display());
+        Error::new(ErrorKind::NotFound, format!("descriptor {path}: {text}"))
     }
 
     /// Stores a changed descriptor; what is in memory changes only when that worked.

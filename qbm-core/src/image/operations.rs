@@ -33,7 +33,7 @@ impl Image {
         state.check_not_frozen(from)?;
         let mut descriptor = state.descriptor.clone();
         let Some(entry) = descriptor.bitmap_mut(from) else {
-            return Err(self.no_such_bitmap(from));
+            return Err(self.no_such_bitmap(&state, from));
         };
         if from == to {
             return Ok(());
@@ -71,7 +71,7 @@ impl Image {
         }
         let mut inconsistent = state.descriptor.inconsistent.iter();
         let entry = inconsistent.find(|entry| entry.name == name);
-        let entry = entry.ok_or_else(|| self.no_such_bitmap(name))?;
+        let entry = entry.ok_or_else(|| self.no_such_bitmap(&state, name))?;
         Ok(entry.user_data())
     }
 
@@ -90,7 +90,7 @@ impl Image {
         let mut descriptor = state.descriptor.clone();
         let entry = descriptor
             .bitmap_mut(name)
-            .ok_or_else(|| self.no_such_bitmap(name))?;
+            .ok_or_else(|| self.no_such_bitmap(&state, name))?;
         entry.user_data = data.map(<[u8]>::to_vec);
         check_room(&descriptor)?;
         self.commit(&mut state, descriptor)?;

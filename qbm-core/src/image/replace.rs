@@ -89,7 +89,7 @@ impl Image {
         let mut descriptor = state.descriptor.clone();
         let entry = descriptor
             .bitmap_mut(name)
-            .ok_or_else(|| self.no_such_bitmap(name))?;
+            .ok_or_else(|| self.no_such_bitmap(state, name))?;
         let old_file = std::mem::replace(&mut entry.file, made.name.clone());
         entry.granularity = granularity;
         // What the seal said was said of the old file.

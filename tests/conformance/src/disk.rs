@@ -44,6 +44,7 @@ impl Disk {
             data_format: "raw".into(),
             durability: None,
             no_lock: false,
+            exclusive: false,
         };
         Image::create(&*disk.storage, &disk.sandbox.descriptor(), &options)?;
         Ok(disk)

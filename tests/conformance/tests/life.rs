@@ -187,6 +187,7 @@ fn a_new_data_image_gets_a_name_that_is_free() -> Result<()> {
         data_format: "raw".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     let created = Image::create(&OsStorage, &sandbox.descriptor(), &options)?;
     ensure!(
@@ -237,9 +238,10 @@ fn bitmap_files_of_zeros_take_no_space() -> Result<()> {
     let options = CreateOptions {
         size_bytes: 64 * TIB,
         data_file: None,
-        data_format: "raw".into(),
+        data_format: "qcow2".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     // Not every file system takes a file of that length; the size is all that is asked.
     fs::write(sandbox.file("disk.raw"), "")?;
@@ -272,9 +274,10 @@ fn a_bitmap_of_too_many_bits_is_not_made() -> Result<()> {
     let options = CreateOptions {
         size_bytes: (1 << 45) + 512,
         data_file: Some("disk.raw".into()),
-        data_format: "raw".into(),
+        data_format: "qcow2".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     Image::create(&OsStorage, &sandbox.descriptor(), &options)?;
     let image = qbm_conformance::observe::open(&sandbox.descriptor(), false)?;
@@ -320,7 +323,9 @@ fn a_descriptor_beyond_the_cap_is_refused_before_it_is_read() -> Result<()> {
     let error = error.err().context("accepted")?;
     ensure!(error.kind() == ErrorKind::TooBig, "{error}");
     // As large as it is there is nothing in memory of it: a hole of 8 TiB is refused as fast.
-    fs::File::create(sandbox.descriptor())?.set_len(1 << 43)?;
+    fs::write(sandbox.descriptor(), start)?;
+    let file = fs::File::options().write(true).open(sandbox.descriptor())?;
+    file.set_len(1 << 43)?;
     let error = qbm_conformance::observe::open(&sandbox.descriptor(), true);
     let error = error.err().context("accepted")?;
     ensure!(error.kind() == ErrorKind::TooBig, "{error}");

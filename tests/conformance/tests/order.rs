@@ -391,6 +391,7 @@ fn an_adopted_data_image_is_never_written() -> Result<()> {
         data_format: "raw".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     Image::create(&storage, &sandbox.descriptor(), &options)?;
     for act in ["create", "write", "length", "sync", "remove"] {

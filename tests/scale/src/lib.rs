@@ -41,6 +41,7 @@ impl Disk {
             data_format: "qcow2".into(),
             durability: None,
             no_lock: false,
+            exclusive: false,
         };
         Image::create(&OsStorage, &disk.path("x.qbm"), &options).expect("a new image");
         disk

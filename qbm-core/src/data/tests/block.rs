@@ -41,6 +41,7 @@ fn a_block_device_is_written_like_a_file() {
         data_format: "raw".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     Image::create(&OsStorage, &disk.file("y.qbm"), &options).unwrap();
     let open = || {

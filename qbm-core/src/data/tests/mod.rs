@@ -45,6 +45,7 @@ impl Disk {
             data_format: "raw".into(),
             durability: None,
             no_lock: false,
+            exclusive: false,
         };
         Image::create(&OsStorage, &disk.file("x.qbm"), &options).unwrap();
         let (image, data) = disk.begin();

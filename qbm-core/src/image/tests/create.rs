@@ -111,3 +111,65 @@ fn an_image_that_is_open_is_not_replaced() {
     let second = Image::open(Arc::new(OsStorage), &disk.path, OpenOptions::default());
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Locked);
 }
+
+#[test]
+fn the_size_of_an_adopted_file_is_the_files() {
+    // Any size was taken, and the first session found the disk cut, or grown.
+    let disk = Disk::new(MIB);
+    fs::write(disk.file("disk.raw"), vec![0; 1000]).unwrap();
+    let create = |size_bytes: u64, format: &str| {
+        let adopt = CreateOptions {
+            data_file: Some("disk.raw".into()),
+            data_format: format.into(),
+            ..options(size_bytes)
+        };
+        Image::create(&OsStorage, &disk.file("y.qbm"), &adopt)
+    };
+    let error = create(4096, "raw").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let text = error.to_string();
+    assert!(
+        text.contains("disk.raw") && text.contains("4096") && text.contains("1024"),
+        "{text}"
+    );
+    assert!(!disk.file("y.qbm").exists());
+    create(4096, "qcow2").unwrap();
+    for size_bytes in [0, 1000, 1024] {
+        create(size_bytes, "raw").unwrap();
+        let image = Image::open(
+            Arc::new(OsStorage),
+            &disk.file("y.qbm"),
+            OpenOptions::default(),
+        );
+        assert_eq!(image.unwrap().info().size_bytes, Some(1024));
+    }
+}
+
+#[test]
+fn a_disk_is_told_from_a_descriptor() {
+    // "at most 16777216 bytes" was all that was said of it.
+    let disk = Disk::new(64 * MIB);
+    let raw = disk.file("x.qbm.raw");
+    let error = Image::open(Arc::new(OsStorage), &raw, OpenOptions::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("not a QBM descriptor"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_there_is_not_replaced_by_who_does_not_want_to() {
+    let disk = Disk::new(MIB);
+    fs::write(disk.file("empty"), "").unwrap();
+    let before = disk.text();
+    for name in ["x.qbm", "empty"] {
+        let exclusive = CreateOptions {
+            exclusive: true,
+            ..options(MIB)
+        };
+        let error = Image::create(&OsStorage, &disk.file(name), &exclusive).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists);
+    }
+    assert_eq!(disk.text(), before);
+    assert_eq!(disk.listing(), ["empty", "x.qbm", "x.qbm.raw"]);
+}

@@ -100,6 +100,7 @@ pub(super) fn options(size_bytes: u64) -> CreateOptions {
         data_format: "raw".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     }
 }
 

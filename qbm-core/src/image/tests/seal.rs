@@ -289,3 +289,14 @@ fn a_path_is_kept_from_the_root_on() {
     let path = DataPath::File("disk.raw".into()).absolute().unwrap();
     assert_eq!(path, DataPath::File(here.join("disk.raw")));
 }
+
+#[test]
+fn a_size_that_was_forgotten_costs_nothing() {
+    // It was taken for a disk that had been cut to nothing: every bitmap became inconsistent.
+    let disk = sealed();
+    let image = disk.open();
+    let error = image.activate(&Activation::default()).unwrap_err();
+    assert!(error.to_string().contains("1048576 bytes"), "{error}");
+    drop(image);
+    assert!(!inconsistent(&disk.activated(), "b"));
+}

@@ -40,6 +40,7 @@ pub(super) fn run(input: &Input) {
         data_format: "raw".into(),
         durability: None,
         no_lock: false,
+        exclusive: false,
     };
     Image::create(&*disk, Path::new(PATH), &options).expect("there is nothing in its way");
     let durability = durability(input.close);

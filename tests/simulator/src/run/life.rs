@@ -57,6 +57,7 @@ impl Run<'_> {
             data_format: "raw".into(),
             durability: None,
             no_lock: false,
+            exclusive: false,
         };
         let mut result = Image::create(&self.disk, Path::new(DESCRIPTOR), &options);
         self.take_hits();
