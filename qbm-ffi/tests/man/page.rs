@@ -135,6 +135,8 @@ impl Source {
         // One space after a sentence, and no more between words.
         roff.request(".ss 12 0");
         roff.request(".ad l");
+        // What groff 1.23 sets it to at each paragraph.
+        roff.request(".ds AD l");
         roff.request(".SH NAME");
         let mut names = vec![self.name.as_str()];
         names.extend(

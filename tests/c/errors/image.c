@@ -16,7 +16,7 @@ static void test_create(void)
     args.size--;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.size++;
-    args.flags = 2;
+    args.flags = 4;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.flags = 0;
     args.durability = 3;
@@ -35,6 +35,13 @@ static void test_create(void)
     args.image_size_bytes = SIZE;
     write_text("other", "not a descriptor");
     FAILS(EEXIST, qbm_create, "other", &args, &error);
+    args.flags = QBM_CREATE_EXCLUSIVE;
+    FAILS(EEXIST, qbm_create, "idle.qbm", &args, &error);
+    args.flags = 0;
+    args.data_file = "other";
+    args.image_size_bytes = SIZE;
+    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    args.data_file = NULL;
     FAILS(EAGAIN, qbm_create, "writer.qbm", &args, &error);
     FAILS(ENOENT, qbm_create, "absent/new.qbm", &args, &error);
     FAILS(ENOTDIR, qbm_create, "other/new.qbm", &args, &error);
