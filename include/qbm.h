@@ -42,6 +42,21 @@
 #include <stdint.h>
 
 /*
+ Version of this header, first part; qbm_version() tells that of the library.
+ */
+#define QBM_VERSION_MAJOR 0
+
+/*
+ Version of this header, second part.
+ */
+#define QBM_VERSION_MINOR 2
+
+/*
+ Version of this header, third part.
+ */
+#define QBM_VERSION_PATCH 0
+
+/*
  Longest bitmap name in bytes, without the NUL.
  */
 #define QBM_BITMAP_NAME_MAX 1023

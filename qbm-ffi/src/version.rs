@@ -6,6 +6,13 @@ use std::ffi::{c_char, c_void};
 use crate::args;
 use crate::call::guard;
 
+/// Version of this header, first part; qbm_version() tells that of the library.
+pub const QBM_VERSION_MAJOR: u32 = 0;
+/// Version of this header, second part.
+pub const QBM_VERSION_MINOR: u32 = 2;
+/// Version of this header, third part.
+pub const QBM_VERSION_PATCH: u32 = 0;
+
 /// Longest bitmap name in bytes, without the NUL.
 pub const QBM_BITMAP_NAME_MAX: u32 = 1023;
 
@@ -38,4 +45,15 @@ pub unsafe extern "C" fn qbm_probe(buf: *const c_void, len: usize) -> i32 {
     };
     // SAFETY: no error buffer.
     unsafe { guard(std::ptr::null_mut(), body) }.max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_has_the_crates_version() {
+        let header = format!("{QBM_VERSION_MAJOR}.{QBM_VERSION_MINOR}.{QBM_VERSION_PATCH}");
+        assert_eq!(header, env!("CARGO_PKG_VERSION"));
+    }
 }

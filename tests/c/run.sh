@@ -33,7 +33,7 @@ versions() {
     {
         "$work/plain/session" "$work/version.qbm" && PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --modversion qbm &&
             sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"
-    } | uniq -c | awk '{ print $2; same = $1 == 3 } END { exit NR != 1 || !same }'
+    } | uniq -c | awk '{ print $2; same = $1 == 4 } END { exit NR != 1 || !same }'
 }
 
 # Every symbol at its node, and no other.
@@ -48,7 +48,7 @@ symbols() {
 
 topic "the header stands alone, its layout is the reviewed one" "$here/header.sh" "$prefix" "$work"
 topic "the programs are built" "$here/build.sh" plain "$prefix" "$work/plain"
-topic "one version in Cargo.toml, qbm.pc and the library; a session survives abort()" versions
+topic "one version in Cargo.toml, qbm.h, qbm.pc and the library; a session survives abort()" versions
 topic "the library exports what was reviewed" symbols
 topic "error buffers of any version" "$work/plain/buffers"
 topic "every error path" "$here/errors.sh" "$prefix/include/qbm.h" "$root/qbm-ffi/qbm.map" "$work" "$work/plain/errors"

@@ -84,6 +84,8 @@ int main(int argc, char **argv)
     CHECK(qbm_bitmap_add(image, "daily", GRANULARITY, 0, &error) == -EEXIST);
     CHECK(qbm_close(image, &error) == 0);
     CHECK(qbm_close(NULL, NULL) == 0);
+    printf("%d.%d.%d\n", QBM_VERSION_MAJOR, QBM_VERSION_MINOR,
+           QBM_VERSION_PATCH);
     puts(qbm_version());
     return 0;
 }
