@@ -489,7 +489,8 @@ typedef struct qbm_activate_args {
   uint64_t image_size_bytes;
   /*
    The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
-   the library to look at; then a change behind its back is noticed by the size only.
+   the library to look at; then a change behind its back is noticed by the size only. A path is to hold until
+   qbm_inactivate().
    */
   const char *data_file;
 } qbm_activate_args;
@@ -667,11 +668,10 @@ int32_t qbm_take_notice(struct qbm_image *image,
  Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
 
  A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone: bitmaps of an image that
- was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error
- nothing new is left. Blocks.
+ was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error nothing new is left. Blocks.
 
  Returns 0; 1 when the data image's derived name was taken (that file is left alone) and another was used.
- Errors: -EEXIST (path is something else), -EINVAL, -EFBIG, -EAGAIN (in use), or the system's.
+ Errors: -EEXIST (path is something else, or with QBM_CREATE_EXCLUSIVE anything), -EINVAL, -EFBIG, -EAGAIN (in use), or the system's.
  */
 int32_t qbm_create(const char *path,
                    const struct qbm_create_args *args,
@@ -706,16 +706,18 @@ int32_t qbm_activate(struct qbm_image *image,
 /*
  Writes what the bitmap files lack, makes it durable, and ends the session. No write may be in flight. Blocks.
 
- The handle stays open and may be activated again. An image that is not active: 0.
+ The handle stays open and may be activated again. An image that is not active: 0. If the path of a raw data image that is
+ a regular file leads to another file by now, or to none, all bitmaps are inconsistent; that is no error, and leaves a
+ notice.
  Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
  could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
- made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
+ made durable: every bitmap is inconsistent.
  */
 int32_t qbm_inactivate(struct qbm_image *image,
                        struct qbm_error *error);
 
 /*
- Inactivates, then frees the handle, whatever the result. NULL: does nothing and returns 0. Blocks.
+ Inactivates, then frees the handle with its notices, whatever the result. NULL: does nothing and returns 0. Blocks.
 
  Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk; -ECHILD in a process that
  did not open it: memory and descriptors are freed, and nothing changes on disk or for the process that did.
@@ -1076,8 +1078,8 @@ int32_t qbm_pread(const struct qbm_image *image,
 /*
  Writes bytes from buf at offset. Blocks.
 
- buf must not change meanwhile. The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
- durability says. The data is in the page cache when this returns: it survives the process, and a power cut after
+ The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
+ durability says. buf must not change until this returns. The data is in the page cache when this returns: it survives the process, and a power cut after
  qbm_flush(). Any number of threads may write at once; writes that overlap are neither ordered nor atomic, as with
  pwrite(2).
  Errors: -EINVAL (beyond the disk), -EROFS (not activated for writing), -EBADF (not activated with

@@ -154,10 +154,11 @@ uninstall_files() {
 
 # Programs look for libraries in a cache of the system's; that of a staging directory is not this system's.
 refresh_cache() {
-    if [ -n "$destdir" ] || [ "$(id -u)" != 0 ] || ! command -v ldconfig > /dev/null; then
+    if [ -n "$destdir" ] || [ "$(id -u)" != 0 ]; then
         return
     fi
-    ldconfig || say "ldconfig failed: run it for programs to find $soname"
+    # What `su` leaves out of PATH.
+    PATH=$PATH:/usr/sbin:/sbin ldconfig || say "ldconfig failed: run it for programs to find $soname"
 }
 
 for directory in "$prefix" "$libdir" "$includedir" "$mandir" "$docdir" "$pkgconfigdir"; do

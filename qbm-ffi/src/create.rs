@@ -46,11 +46,10 @@ unsafe impl SizeFirst for qbm_create_args {}
 /// Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
 ///
 /// A file at path is replaced only if it is empty or a QBM descriptor; what that named is left alone: bitmaps of an image that
-/// was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error
-/// nothing new is left. Blocks.
+/// was there are lost. With QBM_CREATE_EXCLUSIVE nothing is replaced. After an error nothing new is left. Blocks.
 ///
 /// Returns 0; 1 when the data image's derived name was taken (that file is left alone) and another was used.
-/// Errors: -EEXIST (path is something else), -EINVAL, -EFBIG, -EAGAIN (in use), or the system's.
+/// Errors: -EEXIST (path is something else, or with QBM_CREATE_EXCLUSIVE anything), -EINVAL, -EFBIG, -EAGAIN (in use), or the system's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_create(
     path: *const c_char,

@@ -120,8 +120,8 @@ pub unsafe extern "C" fn qbm_pread(
 
 /// Writes bytes from buf at offset. Blocks.
 ///
-/// buf must not change meanwhile. The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
-/// durability says. The data is in the page cache when this returns: it survives the process, and a power cut after
+/// The range, rounded outwards, is dirty in every recording bitmap before the data moves, as durable as the image's
+/// durability says. buf must not change until this returns. The data is in the page cache when this returns: it survives the process, and a power cut after
 /// qbm_flush(). Any number of threads may write at once; writes that overlap are neither ordered nor atomic, as with
 /// pwrite(2).
 /// Errors: -EINVAL (beyond the disk), -EROFS (not activated for writing), -EBADF (not activated with

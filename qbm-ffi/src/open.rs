@@ -98,7 +98,8 @@ pub struct qbm_activate_args {
     /// The data image's size now; 0 with QBM_ACTIVATE_DATA.
     pub image_size_bytes: u64,
     /// The local file that the data image is. NULL: the one that the descriptor names. "": there is none, or it is not for
-    /// the library to look at; then a change behind its back is noticed by the size only.
+    /// the library to look at; then a change behind its back is noticed by the size only. A path is to hold until
+    /// qbm_inactivate().
     pub data_file: *const c_char,
 }
 
@@ -152,10 +153,12 @@ pub unsafe extern "C" fn qbm_activate(
 
 /// Writes what the bitmap files lack, makes it durable, and ends the session. No write may be in flight. Blocks.
 ///
-/// The handle stays open and may be activated again. An image that is not active: 0.
+/// The handle stays open and may be activated again. An image that is not active: 0. If the path of a raw data image that is
+/// a regular file leads to another file by now, or to none, all bitmaps are inconsistent; that is no error, and leaves a
+/// notice.
 /// Errors: the system's. A bitmap that could not be stored is inconsistent then, the others are fine; if the session
 /// could not be ended, the image stays in use on disk, as after a crash. A data image that the library opened could not be
-/// made durable: every bitmap is inconsistent. So they are, without an error, if its path leads to another file by now.
+/// made durable: every bitmap is inconsistent.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_error) -> i32 {
     let body = |image: &qbm_image| {
@@ -166,7 +169,7 @@ pub unsafe extern "C" fn qbm_inactivate(image: *mut qbm_image, error: *mut qbm_e
     unsafe { with(image, error, body) }
 }
 
-/// Inactivates, then frees the handle, whatever the result. NULL: does nothing and returns 0. Blocks.
+/// Inactivates, then frees the handle with its notices, whatever the result. NULL: does nothing and returns 0. Blocks.
 ///
 /// Errors: as qbm_inactivate(); -EIO for a poisoned handle, whose image is left in use on disk; -ECHILD in a process that
 /// did not open it: memory and descriptors are freed, and nothing changes on disk or for the process that did.

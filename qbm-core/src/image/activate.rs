@@ -105,7 +105,7 @@ impl Image {
         };
         let mut active = Active {
             read_only,
-            data_id: opened.or_else(|| self.data_file_id(&descriptor, &data_path)),
+            data_id: self.data_file_id(&descriptor, &data_path),
             data_path,
             ..Active::read_only(size_bytes, durability)
         };
@@ -282,8 +282,12 @@ impl Image {
         }
         let mut descriptor = state.descriptor.clone();
         let data_path = self.data_path(&descriptor, &active.data_path);
+        // Before the file is looked at for being the one: not the time of one that comes after that.
+        let modified = data_path
+            .as_ref()
+            .and_then(|path| super::sealable_time(&*self.storage, path));
         if let (Some(path), Some(id)) = (&data_path, active.data_id)
-            && !self.data_leads_to(path, id)
+            && self.data_was_moved(path, id)
         {
             // The seal would vouch for a file that nobody wrote through us.
             let reason = "the data image was moved or replaced while it was open";
@@ -305,7 +309,7 @@ impl Image {
         descriptor.seal = Some(Seal {
             generation,
             size_bytes: active.size_bytes,
-            modified: data_path.and_then(|path| super::sealable_time(&*self.storage, &path)),
+            modified,
         });
         self.commit(&mut state, descriptor)?;
         first_error.map_or(Ok(()), Err)

@@ -87,10 +87,22 @@ impl Image {
         metadata.is_regular.then_some(metadata.id)
     }
 
-    /// Whether `path` still leads to the file that was opened.
-    pub(super) fn data_leads_to(&self, path: &Path, opened: FileId) -> bool {
+    /// Whether `path` leads to the file that was opened.
+    fn data_leads_to(&self, path: &Path, opened: FileId) -> bool {
         let found = self.storage.metadata(path);
         found.is_ok_and(|found| found.id == opened)
+    }
+
+    /// Whether `path` leads to another file than the one that was opened, or to none. Where it cannot be looked at, for want
+    /// of rights or of the network, that says nothing.
+    pub(super) fn data_was_moved(&self, path: &Path, opened: FileId) -> bool {
+        match self.storage.metadata(path) {
+            Ok(found) => found.id != opened,
+            Err(error) => matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+            ),
+        }
     }
 
     /// The lock that a data image opened beside this descriptor takes; `None`: none is wanted.

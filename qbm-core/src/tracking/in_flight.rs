@@ -103,7 +103,7 @@ impl InFlight {
             return;
         };
         if let Some(slot) = self.slots.get(usize::try_from(index).unwrap_or(usize::MAX)) {
-            // A ticket that is given back twice must not take another write's place.
+            // A ticket that is given back twice must not take the place of a write elsewhere.
             let given = slot.compare_exchange(ticket.range, 0, Ordering::SeqCst, Ordering::Relaxed);
             debug_assert!(given.is_ok(), "a ticket is given back once");
             return;

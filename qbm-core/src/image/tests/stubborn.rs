@@ -23,6 +23,8 @@ pub(super) struct Moods {
     syncs_held: usize,
     /// A held sync lost its patience.
     gave_up: bool,
+    /// Data images cannot be looked at.
+    hides_data: bool,
     /// The descriptor's text arrives, then its sync fails.
     pub(super) fails_descriptor_syncs: bool,
 }
@@ -87,6 +89,9 @@ impl Storage for Stubborn {
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        if self.moods().hides_data && path.extension().is_some_and(|suffix| suffix == "raw") {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
         OsStorage.metadata(path)
     }
 
@@ -313,4 +318,18 @@ fn a_write_that_the_other_text_cannot_record_settles_which_text_counts() {
     drop(image); // As a crash does.
     let image = disk.activated();
     assert!(inconsistent(&image, "b") || dirty(&image, "b", 65536) == [2 * 65536]);
+}
+
+#[test]
+fn a_data_image_that_cannot_be_looked_at_costs_no_bitmap() {
+    // Whoever gave rights up after opening found every bitmap inconsistent at the close.
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("b", 65536, true).unwrap();
+    write(&image, 0, 1);
+    stubborn.change(|moods| moods.hides_data = true);
+    image.inactivate().unwrap();
+    drop(image);
+    assert_eq!(dirty(&disk.activated(), "b", 65536), [0]);
 }
