@@ -178,10 +178,16 @@ impl Descriptor {
         usable.chain(allocation).chain(inconsistent).collect()
     }
 
-    /// Every file that is named, the data image included.
-    pub(crate) fn all_files(&self) -> Vec<String> {
+    /// Every file that is named but the data image: those of bitmaps, and the allocation bitmap's backing image.
+    pub(crate) fn other_files(&self) -> Vec<String> {
         let mut files = self.files();
         files.extend(self.allocation.iter().flat_map(AllocationEntry::files));
+        files
+    }
+
+    /// Every file that is named, the data image included.
+    pub(crate) fn all_files(&self) -> Vec<String> {
+        let mut files = self.other_files();
         files.push(self.image.file.clone());
         files
     }

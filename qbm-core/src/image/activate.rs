@@ -126,9 +126,7 @@ impl Image {
                 }
                 found_changed = true;
                 descriptor.set_inconsistent(&problem.bitmap, &problem.reason);
-                let name = quoted(&problem.bitmap);
-                let text = format!("bitmap {name} is inconsistent: {}", problem.reason);
-                self.notice(&mut state, &text);
+                self.notice_inconsistent(&mut state, &problem.bitmap, &problem.reason);
             }
         }
         if read_only {
@@ -293,8 +291,7 @@ impl Image {
             let reason = "the data image was moved or replaced while it was open";
             for (name, _) in &active.loaded {
                 descriptor.set_inconsistent(name, reason);
-                let text = format!("bitmap {} is inconsistent: {reason}", quoted(name));
-                self.notice(&mut state, &text);
+                self.notice_inconsistent(&mut state, name, reason);
             }
         }
         for (name, recorder) in &active.loaded {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{DataPath, Image};
-use crate::descriptor::{AllocationEntry, Descriptor};
+use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{FileId, LockMode};
 
@@ -38,11 +38,7 @@ impl Image {
                 quoted(self.path.display())
             ))
         })?;
-        let allocation = descriptor.allocation.iter();
-        let names = descriptor.files().into_iter();
-        let names = names.chain(allocation.flat_map(AllocationEntry::files));
-        let files = names.filter_map(|file| self.storage.metadata(&self.resolve(&file)).ok());
-        let mut reserved: Vec<FileId> = files.map(|metadata| metadata.id).collect();
+        let mut reserved: Vec<FileId> = self.file_ids(descriptor.other_files()).collect();
         reserved.push(state.file.id()?);
         Ok(DataPlace { path, reserved })
     }

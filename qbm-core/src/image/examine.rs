@@ -253,14 +253,7 @@ impl Image {
     /// The files that the descriptor names, as far as they are there.
     fn known_files(&self, state: &State, given: &DataPath) -> HashSet<FileId> {
         let descriptor = &state.descriptor;
-        let allocation = descriptor
-            .allocation
-            .iter()
-            .flat_map(AllocationEntry::files);
-        let names = descriptor.files().into_iter().chain(allocation);
-        names
-            .filter_map(|file| self.storage.metadata(&self.resolve(&file)).ok())
-            .map(|metadata| metadata.id)
+        self.file_ids(descriptor.other_files())
             .chain(self.data_files(descriptor, given))
             .collect()
     }

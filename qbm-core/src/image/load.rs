@@ -100,9 +100,7 @@ impl Image {
             .allocation
             .iter()
             .flat_map(AllocationEntry::files);
-        let allocation =
-            allocation.filter_map(|file| self.storage.metadata(&self.resolve(&file)).ok());
-        reserved.extend(allocation.map(|metadata| metadata.id));
+        reserved.extend(self.file_ids(allocation));
         let mut report = |entry: &BitmapEntry, kind, reason| {
             problems.push(Problem {
                 bitmap: entry.name.clone(),

@@ -369,6 +369,21 @@ impl Image {
         names::resolve(&self.path, file)
     }
 
+    /// The files that a descriptor names, as far as they are there.
+    fn file_ids(&self, files: impl IntoIterator<Item = String>) -> impl Iterator<Item = FileId> {
+        let found = files
+            .into_iter()
+            .map(|file| self.storage.metadata(&self.resolve(&file)));
+        found.flatten().map(|metadata| metadata.id)
+    }
+
+    fn notice_inconsistent(&self, state: &mut State, name: &str, reason: &str) {
+        self.notice(
+            state,
+            &format!("bitmap {} is inconsistent: {reason}", quoted(name)),
+        );
+    }
+
     fn notice(&self, state: &mut State, text: &str) {
         if state.notices.len() == NOTICES_MAX {
             state.notices.pop_front();
@@ -501,10 +516,7 @@ impl Image {
             active.unload(name);
         }
         self.publish(state);
-        self.notice(
-            state,
-            &format!("bitmap {} is inconsistent: {reason}", quoted(name)),
-        );
+        self.notice_inconsistent(state, name, reason);
         Ok(())
     }
 }
