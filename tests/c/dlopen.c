@@ -5,31 +5,19 @@
  * Not linked with libqbm. Says what is left after it.
  */
 #define _GNU_SOURCE
-#include <qbm.h>
+#include "test.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define SIZE (UINT64_C(1) << 20)
 /* What may be lost in all rounds: the C library's own memory is not exactly the same each time. */
 #define LOST_MAX 4096
 
-#define CHECK(condition)                                                     \
-    do {                                                                     \
-        if (!(condition)) {                                                  \
-            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__,          \
-                    #condition, error.message);                              \
-            exit(1);                                                         \
-        }                                                                    \
-    } while (0)
-
-static qbm_error error = { sizeof(error), 0, { 0 } };
+qbm_error error = { sizeof(error), 0, { 0 } };
 static const char *library;
 static const char *path;
 static unsigned mappings_of_one;

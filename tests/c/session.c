@@ -1,28 +1,16 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A C program's session with libqbm: an image is made, written, crashed, found again. */
-#include <qbm.h>
+#include "test.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define SIZE (UINT64_C(1) << 20)
 #define GRANULARITY UINT64_C(65536)
 
-#define CHECK(condition)                                                     \
-    do {                                                                     \
-        if (!(condition)) {                                                  \
-            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__,          \
-                    #condition, error.message);                              \
-            exit(1);                                                         \
-        }                                                                    \
-    } while (0)
-
-static qbm_error error = { sizeof(error), 0, { 0 } };
+qbm_error error = { sizeof(error), 0, { 0 } };
 
 static qbm_image *activated(const char *path)
 {
