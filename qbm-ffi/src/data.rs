@@ -29,6 +29,15 @@ impl Data {
         current.clone()
     }
 
+    /// As [`DataImage::leave_locked`]. What a lost thread of the forking process was using is not dropped at all.
+    pub(crate) fn leave_locked(&mut self) {
+        let current = self.current.get_mut();
+        let current = current.unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = current.as_mut().and_then(Arc::get_mut) {
+            data.leave_locked();
+        }
+    }
+
     fn set(&self, data: Option<Arc<DataImage>>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = data;
     }

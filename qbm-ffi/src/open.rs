@@ -2,7 +2,6 @@
 //! Opening, activating, inactivating, closing.
 
 use std::ffi::c_char;
-use std::sync::atomic::Ordering;
 
 use qbm_core::{Activation, Image, OpenOptions};
 
@@ -181,11 +180,11 @@ pub unsafe extern "C" fn qbm_close(image: *mut qbm_image, error: *mut qbm_error)
     // SAFETY: promised by the caller.
     let result = unsafe { qbm_inactivate(image, error) };
     // SAFETY: made by Box::into_raw in qbm_open; the caller gives it up.
-    let image = unsafe { Box::from_raw(image) };
+    let mut image = unsafe { Box::from_raw(image) };
     let body = || {
-        let is_poisoned = image.poisoned.load(Ordering::Acquire);
-        if !is_poisoned && image.check_process().is_ok() {
-            image.image.unlock();
+        if image.check_process().is_err() {
+            image.image.leave_locked();
+            image.data.leave_locked();
         }
         // Dropping takes no lock and writes nothing: it closes files.
         drop(image);

@@ -39,6 +39,6 @@ pub(crate) trait DataFile: Debug + Send + Sync {
     /// Takes the lock that QEMU takes, for as long as the file is open; `EAGAIN` when another holds a conflicting one.
     fn lock(&self, mode: LockMode) -> io::Result<()>;
 
-    /// Gives the lock back: in every process that shares the open file, as those do that `fork(2)` made of this one.
-    fn unlock(&self);
+    /// Closing the file in this process will not give the lock back, which belongs to the one that forked it.
+    fn leave_locked(&self) {}
 }

@@ -131,11 +131,17 @@ impl DataImage {
         }
         // The seal takes the data image's modification time after this; nothing of ours touches the file any more.
         let ended = image.inactivate();
-        // Closed here: another thread may hold on to what is left. Unlocked, for a forked process may keep the file open.
-        if let Some(file) = gate.file.take() {
-            file.unlock();
-        }
+        // Closed here: another thread may hold on to what is left.
+        gate.file = None;
         synced.and(ended)
+    }
+
+    /// Dropping it in this process will not give the lock back, which belongs to the one that forked it.
+    pub fn leave_locked(&mut self) {
+        let gate = self.gate.get_mut();
+        if let Some(file) = &gate.unwrap_or_else(PoisonError::into_inner).file {
+            file.leave_locked();
+        }
     }
 
     /// Size of the disk in bytes: the data image's, rounded up to 512.

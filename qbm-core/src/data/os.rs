@@ -5,7 +5,7 @@
     reason = "guest data does not pass the storage seam: this file is its own"
 )]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -15,14 +15,14 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 use super::file::DataFile;
-use crate::storage::{Access, FileId, LockMode, lock};
+use crate::storage::{Access, FileId, LockMode, LockableFile};
 
 /// Zeros are written in pieces of this many bytes where the system has no better way.
 const ZEROES_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct OsDataFile {
-    file: File,
+    file: LockableFile,
     is_regular: bool,
 }
 
@@ -51,7 +51,10 @@ impl OsDataFile {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)?;
         let is_regular = check_kind(&file.metadata()?)?;
-        Ok(Self { file, is_regular })
+        Ok(Self {
+            file: LockableFile::new(file),
+            is_regular,
+        })
     }
 
     /// The part of a range that the file has: what is behind its end reads as zeros already. `None`: no part.
@@ -173,10 +176,10 @@ impl DataFile for OsDataFile {
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<()> {
-        lock::lock(&self.file, mode)
+        self.file.lock(mode)
     }
 
-    fn unlock(&self) {
-        lock::unlock(&self.file);
+    fn leave_locked(&self) {
+        self.file.leave_locked();
     }
 }

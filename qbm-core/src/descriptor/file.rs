@@ -149,8 +149,8 @@ impl DescriptorFile {
         })
     }
 
-    pub(crate) fn unlock(&self) {
-        self.file.unlock();
+    pub(crate) fn leave_locked(&self) {
+        self.file.leave_locked();
     }
 
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {

@@ -22,7 +22,7 @@ mod resize;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
@@ -255,12 +255,13 @@ impl Image {
         Ok(image)
     }
 
-    /// Gives the locks back, for somebody who is about to drop the image: a process that was forked meanwhile would keep
-    /// them until it ends.
-    pub fn unlock(&self) {
-        if !self.options.no_lock {
-            self.lock().file.unlock();
-        }
+    /// Dropping it in this process will not give the lock back, which belongs to the one that forked it.
+    pub fn leave_locked(&mut self) {
+        let state = self.state.get_mut();
+        state
+            .unwrap_or_else(PoisonError::into_inner)
+            .file
+            .leave_locked();
     }
 
     /// What the image is made of.

@@ -13,6 +13,9 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -52,17 +55,63 @@ impl LockMode {
     }
 }
 
-/// Takes the locks of `mode` on `file`, or none.
-pub(crate) fn lock(file: &File, mode: LockMode) -> io::Result<()> {
-    let result = try_lock(file, mode);
-    if result.is_err() {
-        unlock(file);
-    }
-    result
+/// A file that is unlocked before it is closed: a process that was forked meanwhile has it open too, if only until it runs
+/// another program, and would keep the locks.
+#[derive(Debug)]
+pub(crate) struct LockableFile {
+    file: File,
+    /// The process that locked it; 0: none. What is closed in a fork of that one stays locked for it.
+    owner: AtomicU32,
 }
 
-/// Gives all locks on `file` back.
-pub(crate) fn unlock(file: &File) {
+impl LockableFile {
+    pub(crate) fn new(file: File) -> Self {
+        Self {
+            file,
+            owner: AtomicU32::new(0),
+        }
+    }
+
+    /// Takes the locks of `mode`, or none.
+    pub(crate) fn lock(&self, mode: LockMode) -> io::Result<()> {
+        let result = try_lock(&self.file, mode);
+        if result.is_err() {
+            unlock(&self.file);
+        } else {
+            self.owner.store(std::process::id(), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Closing will not unlock.
+    pub(crate) fn leave_locked(&self) {
+        self.owner.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Deref for LockableFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl AsFd for LockableFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for LockableFile {
+    fn drop(&mut self) {
+        if *self.owner.get_mut() == std::process::id() {
+            unlock(&self.file);
+        }
+    }
+}
+
+fn unlock(file: &File) {
     // It can only fail for a file that is not one; then there are no locks either.
     let _ = set(file, libc::F_UNLCK, USED_BASE, 200);
 }
@@ -111,24 +160,27 @@ fn check_free(file: &File, byte: i64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn lockable(path: &Path) -> LockableFile {
+        #[expect(clippy::disallowed_methods, reason = "a test of the seam itself")]
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        LockableFile::new(file.unwrap())
+    }
 
     fn twice(first: LockMode, second: LockMode) -> bool {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("locked");
-        #[expect(clippy::disallowed_methods, reason = "a test of the seam itself")]
-        let open = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-                .unwrap()
-        };
-        let (one, two) = (open(), open());
-        lock(&one, first).unwrap();
-        lock(&two, second).is_ok()
+        let (one, two) = (lockable(&path), lockable(&path));
+        one.lock(first).unwrap();
+        two.lock(second).is_ok()
     }
 
     #[test]
@@ -137,5 +189,29 @@ mod tests {
         assert!(!twice(LockMode::Read, LockMode::Write));
         assert!(!twice(LockMode::Write, LockMode::Read));
         assert!(!twice(LockMode::Write, LockMode::Write));
+    }
+
+    #[test]
+    fn a_closed_file_is_unlocked_though_somebody_shares_it() {
+        // A thread that started a program kept, until that one ran, what another thread had closed: the next open failed.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locked");
+        let file = lockable(&path);
+        file.lock(LockMode::Write).unwrap();
+        let _shared = file.try_clone().unwrap();
+        drop(file);
+        lockable(&path).lock(LockMode::Write).unwrap();
+    }
+
+    #[test]
+    fn a_file_left_locked_stays_locked_while_somebody_shares_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locked");
+        let file = lockable(&path);
+        file.lock(LockMode::Write).unwrap();
+        let _shared = file.try_clone().unwrap();
+        file.leave_locked();
+        drop(file);
+        lockable(&path).lock(LockMode::Write).unwrap_err();
     }
 }

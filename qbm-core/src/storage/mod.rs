@@ -4,7 +4,7 @@
 //! Descriptor and bitmap files are reached through these traits only; guest data never passes here (`data` has its own). Besides files the
 //! seam answers one question about the host: which boot of it this is.
 
-pub(crate) mod lock;
+mod lock;
 mod os;
 
 use std::ffi::OsString;
@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use lock::LockMode;
+pub(crate) use lock::LockableFile;
 
 pub use os::OsStorage;
 
@@ -198,6 +199,7 @@ pub trait StorageFile: Debug + Send + Sync {
     /// # Errors
     /// `EAGAIN` when another process holds a conflicting one.
     fn lock(&self, mode: LockMode) -> io::Result<()>;
-    /// Gives the lock back: in every process that shares the open file, as those do that `fork(2)` made of this one.
-    fn unlock(&self) {}
+
+    /// Closing the file in this process will not give the lock back, which belongs to the one that forked it.
+    fn leave_locked(&self) {}
 }

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Whence, lseek};
 
-use super::{Access, FileId, LockMode, Metadata, Storage, StorageFile, Timestamp, lock};
+use super::{Access, FileId, LockMode, LockableFile, Metadata, Storage, StorageFile, Timestamp};
 
 /// Linux's identifier of the running boot (`proc_sys_kernel(5)`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -26,7 +26,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct OsStorage;
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile(LockableFile);
 
 /// How often the clock is looked at; the kernel's ticks are 1 to 10 ms apart.
 const TICK: Duration = Duration::from_millis(1);
@@ -81,7 +81,7 @@ impl Storage for OsStorage {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)?;
         check_regular(&file.metadata()?)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile(LockableFile::new(file))))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
@@ -91,7 +91,7 @@ impl Storage for OsStorage {
             .create_new(true)
             .mode(0o644)
             .open(path)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile(LockableFile::new(file))))
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
@@ -203,11 +203,11 @@ impl StorageFile for OsFile {
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<()> {
-        lock::lock(&self.0, mode)
+        self.0.lock(mode)
     }
 
-    fn unlock(&self) {
-        lock::unlock(&self.0);
+    fn leave_locked(&self) {
+        self.0.leave_locked();
     }
 }
 

@@ -70,9 +70,6 @@ impl DataFile for Asking {
     fn lock(&self, mode: LockMode) -> io::Result<()> {
         self.file.lock(mode)
     }
-    fn unlock(&self) {
-        self.file.unlock();
-    }
 }
 
 fn begin(disk: &Disk, hook: Hook) -> (Image, DataImage, Arc<Mutex<Hook>>) {
