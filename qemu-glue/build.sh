@@ -37,7 +37,8 @@ configure_options=(
     --without-default-features
     --enable-tools --enable-system --disable-user
     --enable-tcg --enable-kvm --enable-pixman --disable-fdt
-    --enable-linux-aio --enable-linux-io-uring
+    --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
+    --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
     --enable-qbm
     --disable-docs --disable-debug-info --disable-install-blobs
 )

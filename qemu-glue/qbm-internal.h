@@ -18,6 +18,9 @@
 #include "qemu/coroutine.h"
 #include <qbm.h>
 
+/* The option that names the data image, and the child that it is */
+#define QBM_OPT_DATA_FILE   "data-file"
+
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
 typedef struct BDRVQbmState {
@@ -55,14 +58,43 @@ typedef struct BDRVQbmState {
 /* qbm.c */
 int qbm_drv_set_error(Error **errp, int ret, const qbm_error *error);
 void qbm_drv_report_notices(BDRVQbmState *s);
+int qbm_drv_parse_durability(const char *str, uint32_t *durability,
+                             Error **errp);
+
+/* qbm-session.c */
+int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
+int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
+int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
+void coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
+int GRAPH_UNLOCKED
+qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
+                       Error **errp);
+void GRAPH_UNLOCKED qbm_drv_reopen_commit_post(BDRVReopenState *state);
+void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
+
+/* qbm-data-file.c */
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
-int qbm_drv_parse_durability(const char *str, uint32_t *durability,
-                             Error **errp);
+int no_coroutine_fn GRAPH_UNLOCKED
+qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
+                       Error **errp);
+int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 
-int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
+/* qbm-info.c */
+BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
+                                  Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_get_info(BlockDriverState *bs, BlockDriverInfo *bdi);
+ImageInfoSpecific * GRAPH_RDLOCK
+qbm_drv_get_specific_info(BlockDriverState *bs, Error **errp);
+int GRAPH_RDLOCK qbm_drv_has_zero_init(BlockDriverState *bs);
+int GRAPH_RDLOCK
+qbm_drv_probe_blocksizes(BlockDriverState *bs, BlockSizes *bsz);
+int GRAPH_RDLOCK
+qbm_drv_probe_geometry(BlockDriverState *bs, HDGeometry *geo);
 
 /* qbm-io.c */
 int coroutine_fn GRAPH_RDLOCK qbm_drv_co_ensure_writable(BlockDriverState *bs);

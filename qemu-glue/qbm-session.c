@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QBM BlockDriver: sessions
+ *
+ * A session lasts from activation to inactivation; while it does, the library
+ * records writes.  Opening, closing, migration and reopening begin and end it.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qobject/qdict.h"
+#include "trace.h"
+#include "qbm-internal.h"
+
+int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    qbm_open_args args = {
+        .size = sizeof(args),
+        /* The locks on the descriptor are those of bs->file */
+        .flags = QBM_OPEN_NO_LOCK | (bs->force_share ? QBM_OPEN_SHARED : 0) |
+                 (bdrv_is_read_only(bs) ? QBM_OPEN_READ_ONLY : 0),
+    };
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    int ret;
+
+    assert(!s->image);
+    ret = qbm_open(s->descriptor_path, &args, &s->image, &error);
+    if (ret < 0) {
+        s->image = NULL;
+        return qbm_drv_set_error(errp, ret, &error);
+    }
+    qbm_drv_report_notices(s);
+    return 0;
+}
+
+/*
+ * Starts a session, or a read-only equivalent of one.  May be called with one
+ * active.  Blocks; may run in a worker thread.
+ */
+int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    qbm_activate_args args = {
+        .size = sizeof(args),
+        .flags = (read_only ? QBM_ACTIVATE_READ_ONLY : 0) |
+                 (s->trust_data ? QBM_ACTIVATE_TRUST_DATA : 0),
+        .durability = s->durability,
+        .image_size_bytes = bs->total_sectors * BDRV_SECTOR_SIZE,
+        .data_file = s->given_data_path,
+    };
+    qbm_info info = { .size = sizeof(info) };
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    int ret;
+
+    if (!s->image) {
+        error_setg(errp, "Descriptor '%s' is not open", s->descriptor_path);
+        return -EIO;
+    }
+
+    assert(!s->writable);
+    trace_qbm_activate(bs, args.image_size_bytes, read_only);
+    ret = qbm_get_info(s->image, &info, &error);
+    if (ret >= 0 && (info.flags & QBM_INFO_ACTIVE)) {
+        ret = qbm_inactivate(s->image, &error);
+    }
+    if (ret >= 0) {
+        ret = qbm_activate(s->image, &args, &error);
+    }
+    qbm_drv_report_notices(s);
+    if (ret < 0) {
+        return qbm_drv_set_error(errp, ret, &error);
+    }
+    qatomic_store_release(&s->writable, !read_only);
+    return 0;
+}
+
+/*
+ * Ends the session.  The BdrvDirtyBitmaps of stored bitmaps go with it, since
+ * others may change the image from now on.
+ */
+int qbm_drv_inactivate(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    Error *local_err = NULL;
+    int ret = 0;
+
+    GLOBAL_STATE_CODE();
+
+    if (!s->image) {
+        return 0;
+    }
+    trace_qbm_inactivate(bs);
+    qemu_bh_cancel(s->reconcile_bh);
+
+    /* An export, say, may still be writing */
+    bdrv_drained_begin(bs);
+    if (s->writable) {
+        ret = qbm_drv_store_bitmaps(bs, &local_err);
+        qbm_drv_drop_leaving_bitmaps(bs);
+        qatomic_store_release(&s->writable, false);
+    }
+    if (qbm_inactivate(s->image, &error) < 0 && ret >= 0) {
+        error_setg(&local_err, "%s", error.message);
+        ret = -EINVAL;
+    }
+    qbm_drv_report_notices(s);
+    qbm_drv_release_bitmaps(bs);
+    bdrv_drained_end(bs);
+
+    if (ret < 0) {
+        error_reportf_err(local_err, "Lost persistent bitmaps during "
+                          "inactivation of node '%s': ",
+                          bdrv_get_device_or_node_name(bs));
+    }
+    return ret;
+}
+
+void coroutine_fn
+qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
+{
+    ERRP_GUARD();
+    BDRVQbmState *s = bs->opaque;
+    qbm_info info = { .size = sizeof(info) };
+    qbm_error error = QBM_DRV_ERROR_INIT;
+
+    /* Whoever had the image in the meantime has changed the descriptor */
+    qbm_close(s->image, NULL);
+    s->image = NULL;
+    if (qbm_drv_open_descriptor(bs, errp) < 0) {
+        return;
+    }
+    if (qbm_get_info(s->image, &info, &error) < 0) {
+        error_setg(errp, "%s", error.message);
+        return;
+    }
+    if (!s->data_file_given && strcmp(s->data_path, info.data_file)) {
+        error_setg(errp, "Descriptor '%s' has changed: the data image is '%s' "
+                   "now, no longer '%s'", s->descriptor_path, info.data_file,
+                   s->data_path);
+        return;
+    }
+    if (qbm_drv_set_size(bs, errp) < 0 ||
+        qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0 ||
+        qbm_drv_load_bitmaps(bs, false, errp) < 0)
+    {
+        error_prepend(errp, "Could not activate '%s': ", s->descriptor_path);
+        return;
+    }
+    qemu_bh_schedule(s->reconcile_bh);
+}
+
+/* Reopening */
+
+/* Ends the session, but keeps the image open for reading */
+static int GRAPH_RDLOCK make_read_only(BlockDriverState *bs, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    int ret;
+
+    ret = qbm_drv_store_bitmaps(bs, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    qatomic_store_release(&s->writable, false);
+    s->reopen_ended_session = true;
+    qbm_drv_set_bitmaps_readonly(bs, true);
+    return qbm_drv_activate(bs, true, errp);
+}
+
+/*
+ * If this fails, the bitmaps stay read-only and so does the disk: the block
+ * layer refuses writes that a read-only bitmap could not record.
+ */
+static void GRAPH_RDLOCK make_writable(BlockDriverState *bs)
+{
+    Error *local_err = NULL;
+
+    if (qbm_drv_activate(bs, false, &local_err) < 0 ||
+        qbm_drv_load_bitmaps(bs, false, &local_err) < 0)
+    {
+        error_reportf_err(local_err, "%s: Failed to make dirty bitmaps "
+                          "writable: ", bdrv_get_node_name(bs));
+    }
+}
+
+/* The "file" option may name another node, but not another descriptor */
+static int GRAPH_RDLOCK
+check_new_file(BDRVReopenState *state, Error **errp)
+{
+    BDRVQbmState *s = state->bs->opaque;
+    const char *name = qdict_get_try_str(state->options, "file");
+    BlockDriverState *file_bs = name ? bdrv_lookup_bs(NULL, name, NULL) : NULL;
+    g_autofree char *path = NULL;
+    int ret;
+
+    if (!file_bs) {
+        return 0;
+    }
+    ret = qbm_drv_local_path(file_bs, "A QBM descriptor", &path, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (strcmp(path, s->descriptor_path)) {
+        error_setg(errp, "Cannot change the descriptor from '%s' to '%s'",
+                   s->descriptor_path, path);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+void qbm_drv_reopen_abort(BDRVReopenState *state)
+{
+    BlockDriverState *bs = state->bs;
+    BDRVQbmState *s = bs->opaque;
+
+    if (s->reopen_opened_data) {
+        s->reopen_opened_data = false;
+        bdrv_reopen_set_read_only(s->data_file->bs, true, NULL);
+    }
+    if (s->reopen_ended_session) {
+        GRAPH_RDLOCK_GUARD_MAINLOOP();
+        s->reopen_ended_session = false;
+        make_writable(bs);
+    }
+}
+
+int qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
+                           Error **errp)
+{
+    BlockDriverState *bs = state->bs;
+    BDRVQbmState *s = bs->opaque;
+    bool read_only = !(state->flags & BDRV_O_RDWR);
+    bool data_read_only;
+    int ret;
+
+    GLOBAL_STATE_CODE();
+
+    s->reopen_ended_session = false;
+    s->reopen_opened_data = false;
+
+    bdrv_graph_rdlock_main_loop();
+    ret = check_new_file(state, errp);
+    if (ret >= 0 && read_only && s->writable) {
+        ret = make_read_only(bs, errp);
+    }
+    data_read_only = s->data_file && bdrv_is_read_only(s->data_file->bs);
+    bdrv_graph_rdunlock_main_loop();
+
+    if (ret >= 0 && !read_only && bs->force_share) {
+        error_setg(errp, "A node with force-share=on cannot become writable");
+        ret = -EINVAL;
+    }
+    if (ret >= 0 && !read_only && data_read_only && !s->data_file_given) {
+        ret = bdrv_reopen_set_read_only(s->data_file->bs, false, errp);
+        s->reopen_opened_data = ret >= 0;
+    }
+
+    if (ret < 0) {
+        /* The block layer undoes only what was prepared with success */
+        qbm_drv_reopen_abort(state);
+    }
+    return ret;
+}
+
+void qbm_drv_reopen_commit_post(BDRVReopenState *state)
+{
+    BlockDriverState *bs = state->bs;
+    BDRVQbmState *s = bs->opaque;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    /* Only now may we write to the file */
+    if ((state->flags & BDRV_O_RDWR) && !s->writable &&
+        !(bs->open_flags & (BDRV_O_NO_IO | BDRV_O_INACTIVE)))
+    {
+        make_writable(bs);
+    }
+}
