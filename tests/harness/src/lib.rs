@@ -13,6 +13,7 @@
 pub mod backup;
 mod bench;
 pub mod bitmap_file;
+pub mod bitmaps;
 mod daemon;
 mod descriptor;
 mod environment;
