@@ -96,6 +96,12 @@ impl StorageDaemon {
         NbdClient::connect(&self.nbd_socket, NBD_EXPORT)
     }
 
+    /// The daemon's process id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Kills the daemon with SIGKILL.
     ///
     /// # Errors
