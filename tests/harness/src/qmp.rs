@@ -135,6 +135,11 @@ impl Qmp {
         }
     }
 
+    /// The events that came and that nobody waited for.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        self.events.drain(..).collect()
+    }
+
     /// Asks QEMU to end; the reply may be lost, since the end comes with it.
     ///
     /// # Errors
