@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! qemu-storage-daemon: QEMU's block layer without a guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
@@ -79,6 +79,12 @@ impl StorageDaemon {
         self.qmp
             .execute("blockdev-add", image_node(file, options))
             .map(drop)
+    }
+
+    /// Where [`StorageDaemon::export`] has the daemon listen.
+    #[must_use]
+    pub fn nbd_socket(&self) -> &Path {
+        &self.nbd_socket
     }
 
     /// Exports node `disk` for writing, and connects to it.
