@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use qbm_testkit::bitmaps::{on_disk, require_settled};
+use qbm_testkit::bitmaps::{dirty_over_nbd, on_disk, require_settled};
 use qbm_testkit::{Bench, Output, PATIENCE, Process, StorageDaemon};
 use serde_json::{Value, json};
 
@@ -30,22 +30,7 @@ fn uri(export: &str, socket: &str) -> String {
     format!("nbd+unix:///{export}?socket={socket}")
 }
 
-/// The dirty extents of a bitmap, as nbdinfo finds them.
-fn by_nbdinfo(bench: &Bench, uri: &str, bitmap: &str) -> Result<Vec<(u64, u64)>> {
-    let map = format!("--map=qemu:dirty-bitmap:{bitmap}");
-    let printed = bench.host("nbdinfo", ["--json", &map, uri])?.stdout;
-    let extents: Value = serde_json::from_str(&printed).context(printed)?;
-    let mut dirty = Vec::new();
-    for extent in extents.as_array().context("no list of extents")? {
-        if extent["type"] == 1 {
-            let number = |key: &str| extent[key].as_u64().context("no number");
-            dirty.push((number("offset")?, number("length")?));
-        }
-    }
-    Ok(dirty)
-}
-
-/// The same by QEMU's NBD client, which shows what is dirty as absent.
+/// The dirty extents of a bitmap, by QEMU's NBD client, which shows what is dirty as absent.
 fn by_qemu_img(bench: &Bench, export: &str, socket: &str, bitmap: &str) -> Result<Vec<(u64, u64)>> {
     let source = format!(
         "driver=nbd,export={export},server.type=unix,server.path={socket},\
@@ -66,7 +51,7 @@ fn by_qemu_img(bench: &Bench, export: &str, socket: &str, bitmap: &str) -> Resul
 fn require_exported(bench: &Bench, export: &str, socket: &str) -> Result<()> {
     let uri = uri(export, socket);
     for (bitmap, expected) in [("b0", &IN_B0[..]), ("b1", &IN_B1), ("off", &[])] {
-        assert_eq!(by_nbdinfo(bench, &uri, bitmap)?, expected, "{bitmap}");
+        assert_eq!(dirty_over_nbd(bench, &uri, bitmap)?, expected, "{bitmap}");
         assert_eq!(
             by_qemu_img(bench, export, socket, bitmap)?,
             expected,
@@ -142,7 +127,7 @@ fn an_exported_bitmap_is_busy_and_records() -> Result<()> {
 
     bench.io_as("raw", &uri("bits", "nbd"), &["write 8M 4k"])?;
     let expected = [(MIB, 4 * KIB), (8 * MIB, 4 * KIB)];
-    assert_eq!(by_nbdinfo(&bench, &uri("bits", "nbd"), "b1")?, expected);
+    assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b1")?, expected);
     remove_export(&mut daemon)?;
     require_settled(&bench, &mut daemon.qmp, "b1")?;
     daemon
@@ -226,12 +211,12 @@ fn a_bitmap_that_a_job_has() -> Result<()> {
     daemon.qmp.execute("block-export-add", frozen("b1"))?;
     let pending = |data: &Value| data["status"] == "pending";
     daemon.qmp.event("JOB_STATUS_CHANGE", pending)?;
-    assert_eq!(by_nbdinfo(&bench, &uri("bits", "nbd"), "b1")?, IN_B1);
+    assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b1")?, IN_B1);
     daemon.qmp.execute("job-finalize", json!({ "id": "job" }))?;
     daemon.qmp.event("BLOCK_JOB_COMPLETED", |_| true)?;
     remove_export(&mut daemon)?;
     daemon.qmp.execute("block-export-add", frozen("b0"))?;
-    assert_eq!(by_nbdinfo(&bench, &uri("bits", "nbd"), "b0")?, []);
+    assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b0")?, []);
     daemon.kill()
 }
 
@@ -323,7 +308,7 @@ fn scattered_bits() -> Result<()> {
     let add = export(&json!(["b0"]));
     daemon.qmp.execute("block-export-add", add)?;
     let socket = daemon.nbd_socket().to_str().context("a path")?;
-    let extents = by_nbdinfo(&bench, &uri("bits", socket), "b0")?;
+    let extents = dirty_over_nbd(&bench, &uri("bits", socket), "b0")?;
     let mut granules = Vec::new();
     for (offset, length) in extents {
         granules.extend(offset / 512..(offset + length) / 512);

@@ -146,3 +146,22 @@ pub fn require_settled(bench: &Bench, qmp: &mut Qmp, name: &str) -> Result<()> {
         sleep(Duration::from_millis(5));
     }
 }
+
+/// The extents that an exported bitmap marks, as libnbd's nbdinfo finds them: offsets and
+/// lengths in bytes.
+///
+/// # Errors
+/// When the export has no such bitmap, or nbdinfo is missing.
+pub fn dirty_over_nbd(bench: &Bench, uri: &str, bitmap: &str) -> Result<Vec<(u64, u64)>> {
+    let map = format!("--map=qemu:dirty-bitmap:{bitmap}");
+    let printed = bench.host("nbdinfo", ["--json", &map, uri])?.stdout;
+    let extents: Value = serde_json::from_str(&printed).context(printed)?;
+    let mut dirty = Vec::new();
+    for extent in extents.as_array().context("no list of extents")? {
+        if extent["type"] == 1 {
+            let number = |key: &str| extent[key].as_u64().context("no number");
+            dirty.push((number("offset")?, number("length")?));
+        }
+    }
+    Ok(dirty)
+}
