@@ -59,23 +59,34 @@ static int read_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
     return 0;
 }
 
+static bool fits(BlockDriverState *bs, const qbm_bitmap_info *info)
+{
+    return qbm_drv_bitmap_fits(bs->total_sectors * BDRV_SECTOR_SIZE,
+                               info->granularity_bytes);
+}
+
+/* An inconsistent bitmap may have no granularity, or one of too many bits */
+static uint32_t unusable_granularity(BlockDriverState *bs,
+                                     const qbm_bitmap_info *info)
+{
+    if (!info->granularity_bytes) {
+        return 64 * KiB;
+    }
+    return fits(bs, info) ? info->granularity_bytes : QBM_GRANULARITY_MAX;
+}
+
 static void create_bitmap(BlockDriverState *bs, const qbm_bitmap_info *info,
                           bool usable)
 {
     BDRVQbmState *s = bs->opaque;
-    /* An inconsistent bitmap may have none; it is there to be removed */
-    uint64_t granularity = info->granularity_bytes ?: 64 * KiB;
+    /* Bits that cannot be used need none; the bitmap is there to be removed */
+    uint64_t granularity = usable ? info->granularity_bytes :
+                           unusable_granularity(bs, info);
     BdrvDirtyBitmap *bitmap;
     Error *local_err = NULL;
 
     trace_qbm_bitmap_load(s->descriptor_path, info->name, granularity, usable,
                           !!(info->flags & QBM_BITMAP_RECORDING));
-    if (!qbm_drv_bitmap_fits(bs, granularity)) {
-        warn_report("Bitmap '%s' of '%s' is too big for QEMU; it is not loaded",
-                    info->name, s->descriptor_path);
-        return;
-    }
-
     bitmap = bdrv_create_dirty_bitmap(bs, granularity, info->name, &local_err);
     if (!bitmap) {
         warn_reportf_err(local_err, "Bitmap '%s' of '%s' is not loaded: ",
@@ -172,7 +183,8 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
     for (i = 0; i < list->len; i++) {
         const qbm_bitmap_info *info = &g_array_index(list, qbm_bitmap_info, i);
         BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(bs, info->name);
-        bool usable = !(info->flags & bad_flags);
+        bool good = !(info->flags & bad_flags);
+        bool usable = good && fits(bs, info);
 
         if (bitmap && (only_missing ||
                        keep_bitmap(bs, bitmap, info, usable))) {
@@ -180,6 +192,11 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
         }
         if (bitmap) {
             bdrv_release_dirty_bitmap(bitmap);
+        }
+        if (good && !usable) {
+            /* Others can use it */
+            warn_report("Bitmap '%s' of '%s' is too big for QEMU: here it can "
+                        "only be removed", info->name, s->descriptor_path);
         }
         create_bitmap(bs, info, usable);
     }

@@ -26,9 +26,6 @@
  */
 #define GRANULES_MAX (1ULL << 32)
 
-/* HBitmap's and the library's limit */
-#define GRANULARITY_MAX (1ULL << 31)
-
 typedef struct BitmapCall {
     qbm_image *image;
     const char *name;
@@ -69,12 +66,10 @@ bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap)
            !bdrv_dirty_bitmap_readonly(bitmap);
 }
 
-/* Can the bits of a bitmap be held in memory? */
-bool qbm_drv_bitmap_fits(BlockDriverState *bs, uint64_t granularity)
+/* Can the bits for a disk of @size bytes be held in memory? */
+bool qbm_drv_bitmap_fits(uint64_t size, uint64_t granularity)
 {
-    uint64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
-
-    return granularity <= GRANULARITY_MAX &&
+    return granularity && granularity <= QBM_GRANULARITY_MAX &&
            DIV_ROUND_UP(size, granularity) <= GRANULES_MAX;
 }
 
@@ -135,17 +130,28 @@ void qbm_drv_reconcile_bh(void *opaque)
     bdrv_unref(bs);
 }
 
-int qbm_drv_check_resize(BlockDriverState *bs, Error **errp)
+int qbm_drv_check_resize(BlockDriverState *bs, uint64_t new_size, Error **errp)
 {
     BdrvDirtyBitmap *bitmap;
 
     FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        const char *name = bdrv_dirty_bitmap_name(bitmap);
+        uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
+
         /* Inconsistent ones have no bits to care for */
-        if (bdrv_dirty_bitmap_name(bitmap) &&
+        if (name &&
             bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY | BDRV_BITMAP_RO,
                                     errp) < 0)
         {
             return -ENOTSUP;
+        }
+        if (qbm_drv_bitmap_is_kept(bitmap) &&
+            !qbm_drv_bitmap_fits(new_size, granularity))
+        {
+            error_setg(errp, "Granularity %" PRIu32 " of bitmap '%s' is too "
+                       "small for an image of %" PRIu64 " bytes", granularity,
+                       name, new_size);
+            return -EFBIG;
         }
     }
     return 0;
@@ -215,7 +221,7 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
 {
     ERRP_GUARD();
     BDRVQbmState *s = bs->opaque;
-    qbm_bitmap_info info = { .size = sizeof(info) };
+    uint64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
     BitmapCall call = {
         .name = name,
         .granularity = granularity,
@@ -235,24 +241,15 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
         error_setg(errp, "The node is inactive");
         goto fail;
     }
-    if (!qbm_drv_bitmap_fits(bs, granularity)) {
+    if (!qbm_drv_bitmap_fits(size, granularity)) {
         error_setg(errp, "Granularity %" PRIu32 " is too small for an image of "
-                   "%" PRIu64 " bytes", granularity,
-                   (uint64_t)(bs->total_sectors * BDRV_SECTOR_SIZE));
+                   "%" PRIu64 " bytes", granularity, size);
         goto fail;
     }
 
     ret = qbm_drv_co_ensure_writable(bs);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "No write access");
-        goto fail;
-    }
-    if (qbm_bitmap_find(s->image, name, &info, NULL) >= 0 &&
-        info.granularity_bytes &&
-        !qbm_drv_bitmap_fits(bs, info.granularity_bytes))
-    {
-        error_setg(errp, "The image has a bitmap of this name, which is too "
-                   "big for QEMU");
         goto fail;
     }
     call.image = s->image;

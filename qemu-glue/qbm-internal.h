@@ -152,8 +152,8 @@ void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 /* qbm-bitmap.c */
 GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
 bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap);
-bool qbm_drv_bitmap_fits(BlockDriverState *bs, uint64_t granularity);
-int qbm_drv_check_resize(BlockDriverState *bs, Error **errp);
+bool qbm_drv_bitmap_fits(uint64_t size, uint64_t granularity);
+int qbm_drv_check_resize(BlockDriverState *bs, uint64_t new_size, Error **errp);
 void qbm_drv_grow_bitmaps(BlockDriverState *bs, int64_t old_size,
                           int64_t new_size);
 void qbm_drv_reconcile_bh(void *opaque);
