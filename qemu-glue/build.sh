@@ -85,7 +85,7 @@ hash_checkout() {
     [ ! -e "$root/Cargo.lock" ] || parts+=(Cargo.lock)
     hash_contents "${parts[@]}" \
         -not -path '*/target/*' -not -path 'qbm-*/tests/*' -not -path 'qbm-*/benches/*' \
-        -not -path 'qbm-*/fuzz/*' -not -name '*.md'
+        -not -path 'qbm-*/fuzz/*' -not -path '*/iotests/*' -not -name '*-iotests-*' -not -name '*.md'
 }
 
 # Finds the pristine source, without getting it: $source, $source_id, $version,
@@ -112,7 +112,7 @@ name_result() {
     # shellcheck source=/dev/null
     system=$(. /etc/os-release && echo "$ID ${VERSION_ID:-} $(uname -m)")
     tree_key=$(printf '%s\n' "$source_id" "$system" "${configure_options[@]}" \
-        "$(hash_contents "qemu-glue/patches/${patches##*/}")" | hash_stdin)
+        "$(hash_contents "qemu-glue/patches/${patches##*/}" -not -name '*-iotests-*')" | hash_stdin)
     result_key=$(printf '%s\n' "$tree_key" "$(hash_checkout)" | hash_stdin)
     tree=$cache/tree-$version-$tree_key
     result=$cache/qemu-$version-$result_key
@@ -165,6 +165,8 @@ prepare_tree() {
         logged cp -al "$source" "$tree/src.new"
     fi
     for patch in "$patches"/*.patch; do
+        # QEMU's tests are patched where they are run (tests/iotests.sh)
+        [[ $patch != *-iotests-* ]] || continue
         logged patch -d "$tree/src.new" -p1 --no-backup-if-mismatch -i "$patch"
     done
     mv "$tree/src.new" "$tree/src"

@@ -17,9 +17,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What a test of the list may be expected to do.  One that waits for backing files is not run.
-PASS, FAIL, NOTRUN, BACKING = "pass", "fail", "notrun", "backing"
-OVERRIDE = "override"
+PASS, FAIL, NOTRUN, SKIP, OVERRIDE = "pass", "fail", "notrun", "skip", "override"
+# A skipped test whose reason begins so is counted.
+BACKING = "backing"
 SECONDS_MAX = 180
 
 
@@ -28,21 +28,22 @@ def stop(text):
 
 
 def parse_list(path):
-    """The expectation of each test, and the tests whose output is another one than QEMU's; both with the reason."""
+    """The expectation of each test: word, number of cases that fail or None, reason.  The tests with an output of qbm's."""
     tests, overrides = {}, {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         where = f"{path.name}:{number}"
         word, name, *reason = line.split(maxsplit=2)
+        word, _, cases = word.partition(":")
         into = overrides if word == OVERRIDE else tests
-        if word not in (PASS, FAIL, NOTRUN, BACKING, OVERRIDE):
+        if word not in (PASS, FAIL, NOTRUN, SKIP, OVERRIDE) or cases and not (cases.isdigit() and word == FAIL):
             stop(f"{where}: '{word}' is no expectation")
         if name in into:
             stop(f"{where}: {name} stands there twice")
         if word != PASS and not reason:
             stop(f"{where}: {name}: the reason is missing")
-        into[name] = (word, reason[0] if reason else "")
+        into[name] = (word, int(cases) if cases else None, reason[0] if reason else "")
     return tests, overrides
 
 
@@ -104,8 +105,16 @@ class Runner:
         return ("pass" if ran and int(ran[1]) > 0 else "notrun"), output
 
 
-def judge(expected, outcome):
+def failed_cases(output):
+    """How many cases of a Python test failed, as unittest counts them."""
+    found = re.search(r"^.FAILED \((.*)\)$", output, re.MULTILINE)
+    return sum(map(int, re.findall(r"(?:failures|errors)=(\d+)", found[1]))) if found else None
+
+
+def judge(expected, cases, outcome, output):
     """Returns what is counted, and what is wrong or None."""
+    if outcome == expected == FAIL and cases is not None and failed_cases(output) != cases:
+        return "fail", f"{failed_cases(output)} of its cases fail, not {cases}"
     if outcome == expected:
         return ("pass" if outcome == "fail" else outcome), None
     if expected == FAIL and outcome == "pass":
@@ -131,15 +140,15 @@ def main():
     for name in tests:
         if not any((arguments.suite / place / name).exists() for place in (".", "tests")):
             stop(f"{name} of the list is no test")
-    names = arguments.names or [name for name, (word, _) in tests.items() if word != BACKING]
-    waiting = 0 if arguments.names else sum(word == BACKING for word, _ in tests.values())
+    names = arguments.names or [name for name, (word, _, _) in tests.items() if word != SKIP]
+    skipped = [] if arguments.names else [reason for word, _, reason in tests.values() if word == SKIP]
 
     runner = Runner(arguments.work, arguments.suite, dict(os.environ))
     counts = {"pass": 0, "fail": 0, "notrun": 0}
 
     def finish(name, outcome, output, may_repeat):
-        expected = tests.get(name, (PASS, ""))[0]
-        counted, wrong = judge(PASS if expected == BACKING else expected, outcome)
+        expected, cases, _ = tests.get(name, (PASS, None, ""))
+        counted, wrong = judge(PASS if expected == SKIP else expected, cases, outcome, output)
         if wrong and may_repeat:
             return False
         counts[counted] += 1
@@ -160,8 +169,9 @@ def main():
     for name in again:
         finish(name, *runner.run(name), may_repeat=False)
 
-    if waiting:
-        print(f"not run, waiting for backing files: {waiting}")
+    if skipped:
+        waiting = sum(reason.startswith(BACKING) for reason in skipped)
+        print(f"left out: {waiting} that need backing files, {len(skipped) - waiting} for other reasons, see the list")
     print(f"passed {counts['pass']} failed {counts['fail']} notrun {counts['notrun']}")
     sys.exit(1 if counts["fail"] else 0)
 
