@@ -72,6 +72,7 @@ pub unsafe extern "C" fn qbm_create(
             data_file: data_file.map(str::to_owned),
             data_format: data_format.unwrap_or("raw").to_owned(),
             durability: durability(given.durability)?,
+            persist_bitmaps: None,
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
             exclusive: given.flags & QBM_CREATE_EXCLUSIVE != 0,
         };

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Image, names};
 use crate::caps;
-use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, check_format};
+use crate::descriptor::{
+    Descriptor, DescriptorFile, Durability, PersistBitmaps, Seal, check_format,
+};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{Access, LockMode, Storage};
 
@@ -22,6 +24,8 @@ pub struct CreateOptions {
     pub data_format: String,
     /// The durability to store; `None`: nothing is stored.
     pub durability: Option<Durability>,
+    /// Which bitmaps are to be stored; `None`: nothing is said of it.
+    pub persist_bitmaps: Option<PersistBitmaps>,
     /// The caller holds QEMU's locks on the descriptor already.
     pub no_lock: bool,
     /// Nothing is replaced: a file at the path is an error, whatever it is.
@@ -166,6 +170,7 @@ fn fill(
         let modified = is_raw.then(|| super::sealable_time(storage, &names::resolve(path, &name)));
         let mut descriptor = Descriptor::new(name, options.data_format.clone());
         descriptor.durability = options.durability;
+        descriptor.persist_bitmaps = options.persist_bitmaps;
         descriptor.seal = Some(Seal {
             generation: 0,
             size_bytes,
