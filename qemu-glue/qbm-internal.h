@@ -21,10 +21,13 @@
 /* The option that names the data image, and the child that it is */
 #define QBM_OPT_DATA_FILE   "data-file"
 
+/* The name of an option for opening, and of one for creating */
+#define QBM_OPT_DURABILITY  "durability"
+
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
 typedef struct BDRVQbmState {
-    /* The data image.  NULL only with BDRV_O_NO_IO. */
+    /* The data image.  NULL only with BDRV_O_NO_IO or BDRV_O_CHECK. */
     BdrvChild *data_file;
     /* The data image was named by the user, not by the descriptor */
     bool data_file_given;
@@ -77,11 +80,16 @@ void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
+const char *qbm_drv_data_url(BDRVQbmState *s);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                        Error **errp);
 int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
+
+/* qbm-check.c */
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_check(BlockDriverState *bs, BdrvCheckResult *res, BdrvCheckMode fix);
 
 /* qbm-info.c */
 BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
@@ -170,6 +178,9 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs,
 
 /* qbm-create.c */
 extern QemuOptsList qbm_drv_create_opts;
+int qbm_drv_parse_preallocation(const char *str, PreallocMode *prealloc,
+                                Error **errp);
+bool qbm_drv_adopted_here(const char *path);
 int coroutine_fn GRAPH_UNLOCKED
 qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
                        Error **errp);

@@ -33,7 +33,10 @@ int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp)
         s->image = NULL;
         return qbm_drv_set_error(errp, ret, &error);
     }
-    qbm_drv_report_notices(s);
+    /* A check tells the same, and more */
+    if (!(bs->open_flags & BDRV_O_CHECK)) {
+        qbm_drv_report_notices(s);
+    }
     return 0;
 }
 

@@ -171,6 +171,10 @@ impl Report {
         self.count(Severity::Leak) == 0 && self.count(Severity::Corruption) == 0
     }
 
+    pub(crate) fn finds(&self, kind: FindingKind) -> bool {
+        self.findings.iter().any(|finding| finding.kind == kind)
+    }
+
     /// Findings of a severity that are not mended.
     pub fn count(&self, severity: Severity) -> usize {
         let open = self.findings.iter().filter(|finding| !finding.repaired);

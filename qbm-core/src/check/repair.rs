@@ -42,6 +42,28 @@ pub fn repair(storage: Arc<dyn Storage>, path: &Path, options: &CheckOptions) ->
     Ok(compare(before, after))
 }
 
+/// Checks an image and removes the files that nobody needs, leftovers of a crash; mends nothing else.
+///
+/// Beside a torn descriptor nothing is removed: [`repair`] puts that right first.
+///
+/// # Errors
+/// As [`check`](super::check); whatever the system says. What was removed until then stays so.
+pub fn repair_leaks(
+    storage: Arc<dyn Storage>,
+    path: &Path,
+    options: &CheckOptions,
+) -> Result<Report> {
+    let open = OpenOptions {
+        no_lock: options.no_lock,
+        ..OpenOptions::default()
+    };
+    let image = Image::open_any(storage, path, open)?;
+    let before = image.examine(options)?;
+    image.remove_leaks(&before)?;
+    let after = image.examine(options)?;
+    Ok(compare(before, after))
+}
+
 fn find(report: &Report, kind: FindingKind) -> Option<&Finding> {
     report.findings.iter().find(|finding| finding.kind == kind)
 }
