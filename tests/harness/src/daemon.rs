@@ -96,6 +96,12 @@ impl StorageDaemon {
         NbdClient::connect(&self.nbd_socket, NBD_EXPORT)
     }
 
+    /// Where [`StorageDaemon::export`] listens.
+    #[must_use]
+    pub fn nbd_socket(&self) -> &std::path::Path {
+        &self.nbd_socket
+    }
+
     /// Kills the daemon with SIGKILL.
     ///
     /// # Errors
