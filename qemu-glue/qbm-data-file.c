@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qobject/qdict.h"
