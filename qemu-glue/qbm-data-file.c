@@ -78,6 +78,22 @@ const char *qbm_drv_data_url(BDRVQbmState *s)
 }
 
 /*
+ * Only of a local file can the library see whether it was changed.  Returns ""
+ * for a data image that is none.
+ */
+char *qbm_drv_data_file_path(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    char *path;
+
+    if (qbm_drv_local_path(s->data_file->bs, "The data image", &path, NULL) < 0)
+    {
+        return g_strdup("");
+    }
+    return path;
+}
+
+/*
  * A descriptor is untrusted: the format it names for its data image must be
  * one, not a protocol, nor a filter or a node made for tests.
  */
@@ -213,11 +229,8 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     if (s->data_file) {
         GRAPH_RDLOCK_GUARD_MAINLOOP();
         s->data_file_given = true;
-        /* Only of a local file can the library see whether it was changed */
-        if (qbm_drv_local_path(s->data_file->bs, "The data image",
-                               &s->given_data_path, NULL) < 0) {
-            s->given_data_path = g_strdup("");
-        }
+        s->given_data_path = qbm_drv_data_file_path(bs);
+        s->child_data_path = g_strdup(s->given_data_path);
         return check_given_data_file(bs, &info, errp) ? 0 : -EINVAL;
     }
 
@@ -246,7 +259,13 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     s->data_file = bdrv_attach_child(bs, data_bs, QBM_OPT_DATA_FILE,
                                      &child_of_bds, BDRV_CHILD_DATA, errp);
     bdrv_graph_wrunlock();
-    return s->data_file ? 0 : -EINVAL;
+    if (!s->data_file) {
+        return -EINVAL;
+    }
+    bdrv_graph_rdlock_main_loop();
+    s->child_data_path = qbm_drv_data_file_path(bs);
+    bdrv_graph_rdunlock_main_loop();
+    return 0;
 }
 
 /* Learns the size of the data image, which is the size of ours */

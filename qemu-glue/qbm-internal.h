@@ -36,6 +36,7 @@ typedef struct BDRVQbmState {
     char *data_path;            /* as the descriptor has it, made absolute */
     /* With a data image that the user gave: its local file or "", else NULL */
     char *given_data_path;
+    char *child_data_path;      /* the same of the data image as it is now */
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
     bool trust_data;            /* the user vouches for the data image */
 
@@ -68,6 +69,8 @@ int qbm_drv_parse_durability(const char *str, uint32_t *durability,
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
+bool GRAPH_RDLOCK qbm_drv_data_file_replaced(BlockDriverState *bs);
+void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
 int GRAPH_UNLOCKED
@@ -81,6 +84,7 @@ bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 const char *qbm_drv_data_url(BDRVQbmState *s);
+char * GRAPH_RDLOCK qbm_drv_data_file_path(BlockDriverState *bs);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,

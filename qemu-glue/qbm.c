@@ -125,6 +125,7 @@ static void close_state(BDRVQbmState *s)
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
+    g_free(s->child_data_path);
 }
 
 static int GRAPH_UNLOCKED
@@ -220,6 +221,8 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
                                uint64_t parent_perm, uint64_t parent_shared,
                                uint64_t *nperm, uint64_t *nshared)
 {
+    BDRVQbmState *s = bs->opaque;
+
     bdrv_default_perms(bs, c, role, reopen_queue, parent_perm, parent_shared,
                        nperm, nshared);
     if (role & BDRV_CHILD_DATA) {
@@ -230,6 +233,12 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
         } else {
             /* Repairs leave it alone (I6), and others must, meanwhile */
             *nshared &= ~BLK_PERM_WRITE;
+        }
+        /* No other callback tells of a new child, by a mirror job, say */
+        if (c && c == s->data_file && s->writable &&
+            qbm_drv_data_file_replaced(bs))
+        {
+            qemu_bh_schedule(s->reconcile_bh);
         }
     }
 }
