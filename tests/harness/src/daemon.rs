@@ -108,12 +108,6 @@ impl StorageDaemon {
         self.process.id()
     }
 
-    /// Where [`StorageDaemon::export`] listens.
-    #[must_use]
-    pub fn nbd_socket(&self) -> &std::path::Path {
-        &self.nbd_socket
-    }
-
     /// Kills the daemon with SIGKILL.
     ///
     /// # Errors
