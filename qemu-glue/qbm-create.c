@@ -288,6 +288,7 @@ examine_data_file(const char *filename, bool remote, const char *format,
     }
     protocol = bdrv_find_protocol(filename, remote, errp);
     if (!protocol) {
+        error_prepend(errp, "data_file '%s': ", filename);
         return -EINVAL;
     }
 

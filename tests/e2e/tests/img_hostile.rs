@@ -31,7 +31,7 @@ fn info_opens_nothing_but_the_descriptor() -> Result<()> {
         "disk.qbm",
         "json:{\"driver\":\"nbd\"}",
         "nbd://localhost/disk",
-        &"n".repeat(4095),
+        &"n".repeat(2000),
     ] {
         for format in ["raw", "qcow2"] {
             descriptor(&bench, file, format, 1 << 20)?;
