@@ -12,12 +12,11 @@ glue=$root/qemu-glue
 cache=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}
 QBM_QEMU=$("$glue/build.sh")
 "$glue/packages.sh" python3 patch bc file psmisc seabios ipxe-qemu qemu-system-data >&2
-source=${QEMU_SRC:-$cache/source/trixie}
+source=${QEMU_SRC:-$("$glue/source.sh" "$cache/source")}
 version=$(cut -d. -f1,2 "$source/VERSION")
 
-# Short, since sockets are made below it; kept, for who wants to see what failed.
-work=${TMPDIR:-/tmp}/qbm-iotests
-rm -rf "$work"
+# Short, since sockets are made below it. Left behind only for who wants to see what failed.
+work=$(mktemp -d -t qbm-iotests.XXXXXX)
 suite=$work/src/tests/qemu-iotests
 mkdir -p "$work/src/tests" "$work/bin"
 cp -r "$source/tests/qemu-iotests" "$work/src/tests/"
@@ -37,5 +36,6 @@ export QEMU_PROG=$work/bin/qemu-system-x86_64
 export QEMU_IMG_PROG=$QBM_QEMU/bin/qemu-img QEMU_IO_PROG=$QBM_QEMU/bin/qemu-io
 export QEMU_NBD_PROG=$QBM_QEMU/bin/qemu-nbd QSD_PROG=$QBM_QEMU/bin/qemu-storage-daemon
 
-exec python3 "$glue/iotests/run.py" --work "$work" --suite "$suite" --list "$glue/iotests/list" \
+python3 "$glue/iotests/run.py" --work "$work" --suite "$suite" --list "$glue/iotests/list" \
     --jobs "${QBM_IOTESTS_JOBS:-2}" "$@"
+rm -rf "$work"
