@@ -15,8 +15,8 @@ QBM_QEMU=$("$glue/build.sh")
 source=${QEMU_SRC:-$("$glue/source.sh" "$cache/source")}
 version=$(cut -d. -f1,2 "$source/VERSION")
 
-# Short, since sockets are made below it. Left behind only for who wants to see what failed.
-work=$(mktemp -d -t qbm-iotests.XXXXXX)
+# Short, since sockets are made below it, and without a dot, which some tests refuse. Left behind only for who wants to see what failed.
+work=$(mktemp -d -t qbm-iotests-XXXXXX)
 suite=$work/src/tests/qemu-iotests
 mkdir -p "$work/src/tests" "$work/bin"
 cp -r "$source/tests/qemu-iotests" "$work/src/tests/"
