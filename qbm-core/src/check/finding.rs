@@ -171,8 +171,9 @@ impl Report {
         self.count(Severity::Leak) == 0 && self.count(Severity::Corruption) == 0
     }
 
-    pub(crate) fn finds(&self, kind: FindingKind) -> bool {
-        self.findings.iter().any(|finding| finding.kind == kind)
+    /// The first finding of a kind.
+    pub(crate) fn find(&self, kind: FindingKind) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.kind == kind)
     }
 
     /// Findings of a severity that are not mended.

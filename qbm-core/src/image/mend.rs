@@ -21,11 +21,11 @@ impl Image {
 
     /// Removes the files that `report` says nobody needs. The image is not active.
     pub(crate) fn remove_leaks(&self, report: &Report) -> Result<()> {
-        if report.finds(FindingKind::TornDescriptor) {
+        if report.find(FindingKind::TornDescriptor).is_some() {
             // A replacement counts, and must stay until it is in place.
             return Ok(());
         }
-        if report.finds(FindingKind::LeftoverReplacement) {
+        if report.find(FindingKind::LeftoverReplacement).is_some() {
             self.take_over(&mut self.lock())?;
         }
         self.remove_orphans(report)
