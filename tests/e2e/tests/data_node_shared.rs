@@ -149,6 +149,36 @@ fn the_data_image_is_free_without_recording_bitmaps() -> Result<()> {
     Ok(())
 }
 
+/// The node works in a thread that may not touch permissions.
+#[test]
+fn a_node_in_an_iothread() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.img("create -q -f qbm disk.qbm 64M")?;
+    let mut daemon = daemon_with_data(&bench)?;
+    let thread = json!({ "qom-type": "iothread", "id": "thread" });
+    daemon.qmp.execute("object-add", thread)?;
+    daemon.add_image("disk.qbm", &over_data())?;
+    let move_to = |iothread: Value| json!({ "node-name": "disk", "iothread": iothread });
+    daemon
+        .qmp
+        .execute("x-blockdev-set-iothread", move_to(json!("thread")))?;
+
+    bitmaps::add(&mut daemon.qmp, "b0", GRANULARITY)?;
+    let words = daemon.qmp.refuses("block-export-add", export("data"))?;
+    require_conflict(&words);
+    bitmaps::run(&mut daemon.qmp, "remove", "b0")?;
+    daemon.qmp.execute("block-export-add", export("data"))?;
+    let add = json!({ "node": "disk", "name": "b1", "persistent": true });
+    let words = daemon.qmp.refuses("block-dirty-bitmap-add", add)?;
+    require_conflict(&words);
+    daemon.quit()?;
+    assert_eq!(
+        bench.descriptor("disk.qbm")?.bitmap_names(),
+        [] as [String; 0]
+    );
+    Ok(())
+}
+
 /// The locks of the data image's file say the same to other processes.
 #[test]
 fn no_other_process_writes_either() -> Result<()> {
