@@ -45,7 +45,9 @@ fn create_target(bench: &Bench, daemon: &mut StorageDaemon, format: &str) -> Res
     daemon
         .qmp
         .execute("job-dismiss", json!({ "id": "create" }))?;
-    let node = json!({ "driver": format, "node-name": "target", "file": "target-file" });
+    let node = json!({
+        "driver": format, "node-name": "target", "file": "target-file", "discard": "unmap",
+    });
     daemon.qmp.execute("blockdev-add", node).map(drop)
 }
 
@@ -105,56 +107,6 @@ fn bitmaps_of_the_target_record_as_qcow2s_do() -> Result<()> {
     Ok(())
 }
 
-/// The storage of a raw disk is moved below qbm, which notices: the bitmaps go on, and are
-/// not taken for those of the file that was left.
-#[test]
-fn the_data_image_is_moved_below_the_bitmaps() -> Result<()> {
-    let bench = Bench::new()?;
-    bench.sparse("one.raw", 4 << 20, &[(0, b"first")])?;
-    bench.sparse("two.raw", 4 << 20, &[])?;
-    bench.img("create -q -f qbm -o data_file=one.raw disk.qbm")?;
-    bench.img("bitmap --add -f qbm disk.qbm b0")?;
-    let mut daemon = StorageDaemon::start(&bench)?;
-    for name in ["one", "two"] {
-        let file = format!("{name}.raw");
-        backup::open_target(&mut daemon.qmp, name, "raw", &file)?;
-    }
-    daemon.add_image("disk.qbm", &json!({ "data-file": "one" }))?;
-    let mut guest = daemon.export()?;
-    guest.write(GRANULE, b"before")?;
-    mirror_full(&mut daemon, "one", "two")?;
-    guest.write(5 * GRANULE, b"after")?;
-    daemon
-        .qmp
-        .execute("blockdev-del", json!({ "node-name": "one" }))?;
-    drop(guest);
-    daemon.quit()?;
-
-    assert_eq!(
-        bench.descriptor("disk.qbm")?.bitmap("b0")?.granules(),
-        [1, 5]
-    );
-    let two = bench.read("two.raw")?;
-    assert_eq!(
-        (&two[..5], &two[65536..][..6], &two[5 * 65536..][..5]),
-        (&b"first"[..], &b"before"[..], &b"after"[..])
-    );
-    // The descriptor still names the first.
-    for (options, inconsistent) in [
-        (
-            json!({ "data-file": { "driver": "file", "filename": "two.raw" } }),
-            false,
-        ),
-        (json!({}), true),
-    ] {
-        let mut daemon = StorageDaemon::with_image_options(&bench, "disk.qbm", &options)?;
-        let bitmap = backup::query_bitmap(&mut daemon.qmp, "b0")?.context("no bitmap")?;
-        assert_eq!(bitmap["inconsistent"] == true, inconsistent, "{bitmap}");
-        daemon.kill()?;
-    }
-    Ok(())
-}
-
 /// drive-mirror makes its target, or takes one that is there.
 #[test]
 fn drive_mirror() -> Result<()> {
@@ -203,16 +155,24 @@ fn targets_that_cannot_be() -> Result<()> {
         "file": { "driver": "file", "filename": "other.qbm" },
     });
     daemon.qmp.execute("blockdev-add", other)?;
-    for (device, target, words) in [
-        ("disk", "small", "unequal"),
-        ("disk", "disk", "Cannot mirror node into itself"),
-        ("other", "data", ""),
+    let to =
+        |device: &str, target: &str| json!({ "device": device, "target": target, "sync": "full" });
+    let mut replacing = to("other", "disk");
+    replacing["replaces"] = json!("data");
+    for (job, words) in [
+        (to("disk", "disk"), "mirror node into itself"),
+        // What is below qbm cannot be changed behind its back.
+        (to("other", "data"), "permission"),
+        (to("data", "disk"), "Need a root block node"),
+        (replacing, "abrupt change of visible data"),
     ] {
-        let job = json!({ "device": device, "target": target, "sync": "full" });
         let said = jobs::start_refused(&mut daemon.qmp, "blockdev-mirror", &job)?;
-        println!("{device} to {target}: {said}");
-        assert!(said.contains(words), "{said}");
+        println!("{job}: {said}");
+        assert!(said.contains(words), "{job}: {said}");
     }
+    jobs::start(&mut daemon.qmp, "blockdev-mirror", &to("disk", "small"))?;
+    let said = jobs::fails(&mut daemon.qmp)?;
+    assert!(said.contains("different sizes"), "{said}");
     daemon.export()?.write(GRANULE, b"goes on")?;
     daemon.quit()?;
     assert_eq!(bench.descriptor("disk.qbm")?.bitmap("b0")?.granules(), [1]);
