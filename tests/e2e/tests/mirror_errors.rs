@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mirrors and backups to and from qbm images that fail, stop, are resumed or cancelled: the
-//! guest goes on, and no bitmap lacks anything.
+//! Jobs to and from qbm images that fail, stop, are resumed or cancelled: the guest goes on,
+//! and no bitmap lacks anything.
 
 use std::fs;
 
@@ -74,25 +74,23 @@ fn job(more: &Value) -> Value {
 #[test]
 fn a_target_that_fails() -> Result<()> {
     let rule = json!({ "event": "write_aio", "errno": 28, "sector": 4096 });
-    for command in ["blockdev-mirror", "blockdev-backup"] {
-        for killed in [false, true] {
-            let bench = Bench::new()?;
-            let (mut daemon, writers) = started(&bench, "target", &rule)?;
-            let job = job(&json!({ "on-target-error": "report" }));
-            jobs::start(&mut daemon.qmp, command, &job)?;
-            let said = jobs::fails(&mut daemon.qmp)?;
-            assert!(said.contains("No space left"), "{command}: {said}");
-            writers.wait_for_more(60)?;
-            let content = if killed {
-                daemon.kill()?;
-                writers.join()?
-            } else {
-                let content = writers.stop()?;
-                daemon.quit()?;
-                content
-            };
-            require_right(&bench, &content).context(command)?;
-        }
+    for killed in [false, true] {
+        let bench = Bench::new()?;
+        let (mut daemon, writers) = started(&bench, "target", &rule)?;
+        let mirror = job(&json!({ "on-target-error": "report" }));
+        jobs::start(&mut daemon.qmp, "blockdev-mirror", &mirror)?;
+        let said = jobs::fails(&mut daemon.qmp)?;
+        assert!(said.contains("No space left"), "{said}");
+        writers.wait_for_more(60)?;
+        let content = if killed {
+            daemon.kill()?;
+            writers.join()?
+        } else {
+            let content = writers.stop()?;
+            daemon.quit()?;
+            content
+        };
+        require_right(&bench, &content)?;
     }
     Ok(())
 }
@@ -100,75 +98,62 @@ fn a_target_that_fails() -> Result<()> {
 /// A job that stops at an error goes on when it is told to.
 #[test]
 fn a_job_that_stops_and_goes_on() -> Result<()> {
+    let bench = Bench::new()?;
     let rule = json!({ "event": "write_aio", "errno": 28, "once": true });
-    for command in ["blockdev-mirror", "blockdev-backup"] {
-        let bench = Bench::new()?;
-        let (mut daemon, writers) = started(&bench, "target", &rule)?;
-        let job = job(&json!({ "on-target-error": "enospc" }));
-        jobs::start(&mut daemon.qmp, command, &job)?;
-        let event = daemon.qmp.event("BLOCK_JOB_ERROR", |_| true)?;
-        assert_eq!(event["data"]["action"], "stop", "{event}");
-        writers.wait_for_more(60)?;
-        let name = json!({ "device": jobs::JOB });
-        daemon.qmp.execute("block-job-resume", name)?;
-        if command == "blockdev-mirror" {
-            jobs::wait_ready(&mut daemon.qmp)?;
-            let content = writers.stop()?;
-            jobs::leave(&mut daemon.qmp)?;
-            daemon.quit()?;
-            require_right(&bench, &content).context(command)?;
-            content.require(&bench.path("target.raw"))?;
-        } else {
-            jobs::wait(&mut daemon.qmp)?;
-            let content = writers.stop()?;
-            daemon.quit()?;
-            require_right(&bench, &content).context(command)?;
-        }
-    }
-    Ok(())
+    let (mut daemon, writers) = started(&bench, "target", &rule)?;
+    let mirror = job(&json!({ "on-target-error": "enospc", "copy-mode": "write-blocking" }));
+    jobs::start(&mut daemon.qmp, "blockdev-mirror", &mirror)?;
+    let event = daemon.qmp.event("BLOCK_JOB_ERROR", |_| true)?;
+    assert_eq!(event["data"]["action"], "stop", "{event}");
+    writers.wait_for_more(60)?;
+    let name = json!({ "device": jobs::JOB });
+    daemon.qmp.execute("block-job-resume", name)?;
+    jobs::wait_ready(&mut daemon.qmp)?;
+    let content = writers.stop()?;
+    jobs::leave(&mut daemon.qmp)?;
+    daemon.quit()?;
+    require_right(&bench, &content)?;
+    content.require(&bench.path("target.raw"))
 }
 
 /// A source that cannot be read ends the job.
 #[test]
 fn a_source_that_fails() -> Result<()> {
+    let bench = Bench::new()?;
     let rule = json!({ "event": "read_aio", "iotype": "read", "errno": 5, "sector": 4096 });
-    for command in ["blockdev-mirror", "blockdev-backup"] {
-        let bench = Bench::new()?;
-        let (mut daemon, writers) = started(&bench, "disk", &rule)?;
-        let job = job(&json!({ "on-source-error": "report" }));
-        jobs::start(&mut daemon.qmp, command, &job)?;
-        let said = jobs::fails(&mut daemon.qmp)?;
-        assert!(said.contains("Input/output error"), "{command}: {said}");
-        writers.wait_for_more(60)?;
-        let content = writers.stop()?;
-        daemon.quit()?;
-        require_right(&bench, &content).context(command)?;
-    }
-    Ok(())
+    let (mut daemon, writers) = started(&bench, "disk", &rule)?;
+    let mirror = job(&json!({ "on-source-error": "report" }));
+    jobs::start(&mut daemon.qmp, "blockdev-mirror", &mirror)?;
+    let said = jobs::fails(&mut daemon.qmp)?;
+    assert!(said.contains("Input/output error"), "{said}");
+    writers.wait_for_more(60)?;
+    let content = writers.stop()?;
+    daemon.quit()?;
+    require_right(&bench, &content)
 }
 
 #[test]
 fn jobs_that_are_cancelled() -> Result<()> {
-    for command in ["blockdev-mirror", "blockdev-backup"] {
-        for ready in [false, true] {
-            if ready && command == "blockdev-backup" {
-                continue;
-            }
-            let bench = Bench::new()?;
-            let never = json!({ "event": "cor_write" });
-            let (mut daemon, writers) = started(&bench, "target", &never)?;
-            let speed = if ready { 0 } else { 1 << 16 };
-            jobs::start(&mut daemon.qmp, command, &job(&json!({ "speed": speed })))?;
-            if ready {
-                jobs::wait_ready(&mut daemon.qmp)?;
-            }
-            writers.wait_for_more(60)?;
-            jobs::cancel(&mut daemon.qmp)?;
-            writers.wait_for_more(60)?;
-            let content = writers.stop()?;
-            daemon.quit()?;
-            require_right(&bench, &content).context(command)?;
+    for (command, ready) in [
+        ("blockdev-mirror", false),
+        ("blockdev-mirror", true),
+        ("blockdev-backup", false),
+    ] {
+        let bench = Bench::new()?;
+        let never = json!({ "event": "cor_write" });
+        let (mut daemon, writers) = started(&bench, "target", &never)?;
+        let speed = if ready { 0 } else { 1 << 16 };
+        let job = job(&json!({ "speed": speed }));
+        jobs::start(&mut daemon.qmp, command, &job)?;
+        if ready {
+            jobs::wait_ready(&mut daemon.qmp)?;
         }
+        writers.wait_for_more(60)?;
+        jobs::cancel(&mut daemon.qmp)?;
+        writers.wait_for_more(60)?;
+        let content = writers.stop()?;
+        daemon.quit()?;
+        require_right(&bench, &content).context(command)?;
     }
     Ok(())
 }
