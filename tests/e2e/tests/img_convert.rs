@@ -31,7 +31,7 @@ fn options_that_say_how_to_copy() -> Result<()> {
         bench.img(["compare", "-f", "qbm", "-F", "qbm", "disk", &copy])?;
         assert!(bench.descriptor(&copy)?.bitmap_names().is_empty());
     }
-    bench.img("convert -f qbm -O qbm -o data_file_format=raw,durability=close disk chosen")?;
+    bench.img("convert -f qbm -O qbm -o durability=close disk chosen")?;
     assert_eq!(
         bench.info("chosen")?["format-specific"]["data"]["durability"],
         "close"
