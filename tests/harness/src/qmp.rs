@@ -119,7 +119,22 @@ impl Qmp {
     /// # Errors
     /// When none comes in time or the connection ends.
     pub fn event(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let matches = |event: &Value| event["event"] == name && wanted(&event["data"]);
+        self.wait_for(name, |event| {
+            event["event"] == name && wanted(&event["data"])
+        })
+    }
+
+    /// Waits for the first event of one of these names; others stay queued.
+    ///
+    /// # Errors
+    /// As [`Qmp::event`].
+    pub fn event_of(&mut self, names: &[&str]) -> Result<Value> {
+        self.wait_for(&names.join(" or "), |event| {
+            names.iter().any(|&name| event["event"] == name)
+        })
+    }
+
+    fn wait_for(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(position) = self.events.iter().position(&matches) {
             return self.events.remove(position).context("the event is gone");
         }
@@ -127,7 +142,7 @@ impl Qmp {
         loop {
             let message = self
                 .receive(deadline)
-                .with_context(|| format!("wait for {name}"))?;
+                .with_context(|| format!("wait for {what}"))?;
             if matches(&message) {
                 return Ok(message);
             }
