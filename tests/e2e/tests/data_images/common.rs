@@ -7,25 +7,25 @@ use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, StorageDaemon, backup, bitmaps};
 use serde_json::{Value, json};
 
-pub const KIB: u64 = 1024;
-pub const MIB: u64 = 1024 * KIB;
-pub const DISK_BYTES: u64 = 24 * MIB;
+pub(crate) const KIB: u64 = 1024;
+pub(crate) const MIB: u64 = 1024 * KIB;
+pub(crate) const DISK_BYTES: u64 = 24 * MIB;
 const GRANULARITY_BYTES: u64 = 64 * KIB;
 
 /// How the data image of `disk.qbm` is got at.
 #[derive(Debug, Default)]
-pub struct DataImage {
+pub(crate) struct DataImage {
     /// What the node needs, for `object-add`.
-    pub objects: Vec<Value>,
+    pub(crate) objects: Vec<Value>,
     /// The option `data-file`; nothing when the descriptor's name is enough.
-    pub node: Option<Value>,
+    pub(crate) node: Option<Value>,
     /// How qemu-img is told of its content.
-    pub for_qemu_img: Vec<String>,
+    pub(crate) for_qemu_img: Vec<String>,
 }
 
 impl DataImage {
     /// Starts a daemon that has `disk.qbm` open over it.
-    pub fn open(&self, bench: &Bench) -> Result<StorageDaemon> {
+    pub(crate) fn open(&self, bench: &Bench) -> Result<StorageDaemon> {
         let mut daemon = StorageDaemon::start(bench)?;
         for object in &self.objects {
             daemon.qmp.execute("object-add", object.clone())?;
@@ -48,7 +48,7 @@ impl DataImage {
 }
 
 /// Opens, writes, closes, opens again, and kills under load.
-pub fn keeps_bitmaps(bench: &Bench, image: &DataImage) -> Result<()> {
+pub(crate) fn keeps_bitmaps(bench: &Bench, image: &DataImage) -> Result<()> {
     exact_after_a_clean_close(bench, image)?;
     image.copy(bench, "before.raw")?;
     nothing_missed_after_a_kill(bench, image)?;
@@ -91,15 +91,18 @@ fn exact_after_a_clean_close(bench: &Bench, image: &DataImage) -> Result<()> {
 
 fn nothing_missed_after_a_kill(bench: &Bench, image: &DataImage) -> Result<()> {
     let mut daemon = image.open(bench)?;
-    let load = Load::start(daemon.export()?, 16, 42);
-    load.wait_for(200)?;
+    let load = Load::start_by_sector(daemon.export()?, 16, 42);
+    if let Err(stuck) = load.wait_for(200) {
+        let failed = load.join().err().unwrap_or(stuck);
+        return Err(failed.context(daemon.stderr()));
+    }
     daemon.kill()?;
     load.join()?;
     require_complete(bench, image)
 }
 
 /// Holds `b0` against what changed since `before.raw`.
-pub fn require_complete(bench: &Bench, image: &DataImage) -> Result<()> {
+pub(crate) fn require_complete(bench: &Bench, image: &DataImage) -> Result<()> {
     image.copy(bench, "after.raw")?;
     let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
     let verdict = judge(&bench.path("before.raw"), &bench.path("after.raw"), &bitmap)?;
@@ -117,7 +120,7 @@ fn settled_count(bench: &Bench, image: &DataImage) -> Result<u64> {
 }
 
 /// Is `b0` refused when the image is opened?
-pub fn is_inconsistent(bench: &Bench, image: &DataImage) -> Result<bool> {
+pub(crate) fn is_inconsistent(bench: &Bench, image: &DataImage) -> Result<bool> {
     let mut daemon = image.open(bench)?;
     let bitmap = backup::query_bitmap(&mut daemon.qmp, "b0")?.unwrap_or_default();
     ensure!(bitmap["persistent"] == true, "{bitmap}");
@@ -126,7 +129,7 @@ pub fn is_inconsistent(bench: &Bench, image: &DataImage) -> Result<bool> {
 }
 
 /// A bitmap `b0` with the one granule 1, closed in order.
-pub fn with_one_granule(bench: &Bench, image: &DataImage) -> Result<()> {
+pub(crate) fn with_one_granule(bench: &Bench, image: &DataImage) -> Result<()> {
     let mut daemon = image.open(bench)?;
     bitmaps::add(&mut daemon.qmp, "b0", GRANULARITY_BYTES)?;
     daemon.export()?.write(GRANULARITY_BYTES, &[1; 512])?;
@@ -136,7 +139,12 @@ pub fn with_one_granule(bench: &Bench, image: &DataImage) -> Result<()> {
 }
 
 /// The granules that `b0` marks when the image is opened, all of them after `granule`.
-pub fn require_dirty_from(bench: &Bench, image: &DataImage, from: u64, end: u64) -> Result<()> {
+pub(crate) fn require_dirty_from(
+    bench: &Bench,
+    image: &DataImage,
+    from: u64,
+    end: u64,
+) -> Result<()> {
     let mut daemon = image.open(bench)?;
     let count = backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
     assert_eq!(count, (1 + end - from) * GRANULARITY_BYTES);

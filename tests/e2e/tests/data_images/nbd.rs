@@ -14,7 +14,7 @@ use crate::common::{
 const END: u64 = DISK_BYTES / (64 * KIB);
 
 /// A server of `disk.raw`, and `disk.qbm` made over it.
-pub fn served(bench: &Bench, server: Server) -> Result<(ImageServer, DataImage)> {
+pub(crate) fn served(bench: &Bench, server: Server) -> Result<(ImageServer, DataImage)> {
     bench.sparse("disk.raw", DISK_BYTES, &[(0, b"before QBM")])?;
     let server = ImageServer::start(bench, server, "disk.raw")?;
     let uri = server.uri();
