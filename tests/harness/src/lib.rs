@@ -19,6 +19,7 @@ mod descriptor;
 mod environment;
 pub mod faults;
 mod guest;
+pub mod hot_switch;
 pub mod image_server;
 pub mod load;
 mod loop_device;
