@@ -82,12 +82,31 @@ pub fn lead_device_to(qmp: &mut Qmp, id: &str, node: &str) -> Result<()> {
     qmp.execute("qom-set", drive).map(drop)
 }
 
-/// All of it: from a device on `node` to the same device on QBM over `node`.
+/// Has the descriptor's node in the iothread where the data image is.
+///
+/// # Errors
+/// When QEMU refuses.
+pub fn move_descriptor_to(qmp: &mut Qmp, iothread: &str) -> Result<()> {
+    let there = json!({ "node-name": "descriptor", "iothread": iothread });
+    qmp.execute("x-blockdev-set-iothread", there).map(drop)
+}
+
+/// All of it: from a device on `node`, maybe in an iothread, to the same device on QBM
+/// over `node`.
 ///
 /// # Errors
 /// When a step fails.
-pub fn put_under(qmp: &mut Qmp, device: &str, node: &str, size_bytes: u64) -> Result<()> {
+pub fn put_under(
+    qmp: &mut Qmp,
+    device: &str,
+    node: &str,
+    size_bytes: u64,
+    iothread: Option<&str>,
+) -> Result<()> {
     create_over(qmp, node, size_bytes)?;
+    if let Some(iothread) = iothread {
+        move_descriptor_to(qmp, iothread)?;
+    }
     open_over(qmp, node)?;
     lead_device_to(qmp, device, "disk")
 }

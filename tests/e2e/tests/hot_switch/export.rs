@@ -54,6 +54,9 @@ fn switched(iothread: bool) -> Result<()> {
     let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, iothread)?;
     hot_switch::create_over(&mut daemon.qmp, "old", DISK_BYTES)?;
+    if iothread {
+        hot_switch::move_descriptor_to(&mut daemon.qmp, "io0")?;
+    }
     hot_switch::open_over(&mut daemon.qmp, "old")?;
     load.wait_for_more(100)?;
     lead_export_to(&mut daemon, "disk")?;

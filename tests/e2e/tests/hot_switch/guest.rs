@@ -79,11 +79,11 @@ impl Writing {
 }
 
 /// Switches, adds a bitmap with a full backup, writes on, and is killed.
-fn switched(device: &str, name: &str) -> Result<()> {
+fn switched(device: &str, name: &str, iothread: Option<&str>) -> Result<()> {
     let bench = Bench::new()?;
     let mut writing = Writing::start(&bench, device, name)?;
     let qmp = &mut writing.guest.qmp;
-    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES)?;
+    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, iothread)?;
     writing.more(20)?;
     let qmp = &mut writing.guest.qmp;
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
@@ -100,7 +100,7 @@ fn switched(device: &str, name: &str) -> Result<()> {
 
 #[test]
 fn virtio_blk() -> Result<()> {
-    switched("-device virtio-blk-pci,id=disk0,drive=old", "vda")
+    switched("-device virtio-blk-pci,id=disk0,drive=old", "vda", None)
 }
 
 #[test]
@@ -108,6 +108,7 @@ fn virtio_blk_in_an_iothread() -> Result<()> {
     switched(
         "-object iothread,id=io0 -device virtio-blk-pci,id=disk0,drive=old,iothread=io0",
         "vda",
+        Some("io0"),
     )
 }
 
@@ -118,7 +119,8 @@ fn virtio_blk_in_several_iothreads() -> Result<()> {
         "iothread-vq-mapping": [{ "iothread": "io0" }, { "iothread": "io1" }],
     });
     let device = format!("-smp 2 -object iothread,id=io0 -object iothread,id=io1 -device {device}");
-    switched(&device, "vda")
+    // The node is in the first one.
+    switched(&device, "vda", Some("io0"))
 }
 
 #[test]
@@ -126,6 +128,7 @@ fn virtio_scsi() -> Result<()> {
     switched(
         "-device virtio-scsi-pci -device scsi-hd,id=disk0,drive=old",
         "sda",
+        None,
     )
 }
 
@@ -135,6 +138,7 @@ fn virtio_scsi_in_an_iothread() -> Result<()> {
         "-object iothread,id=io0 -device virtio-scsi-pci,iothread=io0 \
          -device scsi-hd,id=disk0,drive=old",
         "sda",
+        Some("io0"),
     )
 }
 
@@ -162,7 +166,7 @@ fn a_bitmap_of_the_old_node_is_taken_over() -> Result<()> {
     writing.more(20)?;
 
     let qmp = &mut writing.guest.qmp;
-    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES)?;
+    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, Some("io0"))?;
     writing.more(20)?;
     let qmp = &mut writing.guest.qmp;
     let take_over = [
@@ -191,7 +195,7 @@ fn the_next_start_is_from_the_descriptor() -> Result<()> {
     let device = "-device virtio-blk-pci,id=disk0,drive=old";
     let mut writing = Writing::start(&bench, device, "vda")?;
     let qmp = &mut writing.guest.qmp;
-    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES)?;
+    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, None)?;
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
     backup::full(qmp, "b0", 4096, "copy")?;
     writing.more(20)?;
