@@ -3,6 +3,7 @@
 //! elsewhere with `blockdev-reopen`.
 
 use anyhow::{Result, ensure};
+use qbm_testkit::image_server::{ImageServer, Server};
 use qbm_testkit::load::Load;
 use qbm_testkit::nbd::NbdClient;
 use qbm_testkit::oracle::judge;
@@ -15,14 +16,16 @@ fn exported_node(file: &str) -> Value {
     json!({ "driver": "raw", "node-name": "exported", "file": file, "discard": "unmap" })
 }
 
-/// `disk.raw` as node `old` under load.
-fn loaded(bench: &Bench, iothread: bool) -> Result<(StorageDaemon, Load)> {
-    bench.sparse("disk.raw", DISK_BYTES, &[])?;
+fn disk_raw() -> Value {
+    json!({ "driver": "file", "filename": "disk.raw" })
+}
+
+/// `disk.raw`, which `old` gives access to, as node `old` under load.
+fn loaded(bench: &Bench, mut old: Value, iothread: bool) -> Result<(StorageDaemon, Load)> {
     bench.sparse("copy.raw", DISK_BYTES, &[])?;
     let mut daemon = StorageDaemon::start(bench)?;
-    let old = json!({
-        "driver": "file", "node-name": "old", "filename": "disk.raw", "discard": "unmap",
-    });
+    old["node-name"] = json!("old");
+    old["discard"] = json!("unmap");
     daemon.qmp.execute("blockdev-add", old)?;
     daemon.qmp.execute("blockdev-add", exported_node("old"))?;
     let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
@@ -50,9 +53,8 @@ fn lead_export_to(daemon: &mut StorageDaemon, node: &str) -> Result<()> {
     daemon.qmp.execute("blockdev-reopen", options).map(drop)
 }
 
-fn switched(iothread: bool) -> Result<()> {
-    let bench = Bench::new()?;
-    let (mut daemon, load) = loaded(&bench, iothread)?;
+fn switched(bench: &Bench, old: Value, iothread: bool) -> Result<()> {
+    let (mut daemon, load) = loaded(bench, old.clone(), iothread)?;
     hot_switch::create_over(&mut daemon.qmp, "old", DISK_BYTES)?;
     if iothread {
         hot_switch::move_descriptor_to(&mut daemon.qmp, "io0")?;
@@ -71,17 +73,30 @@ fn switched(iothread: bool) -> Result<()> {
     let verdict = judge(&bench.path("copy.raw"), &bench.path("disk.raw"), &bitmap)?;
     ensure!(verdict.changed_count > 10, "nothing changed: {verdict:?}");
     verdict.require_complete()?;
-    let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
+    let options = json!({ "data-file": old });
+    let mut daemon = StorageDaemon::with_image_options(bench, "disk.qbm", &options)?;
     backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
     daemon.quit().map(drop)
 }
 
 #[test]
 fn an_export() -> Result<()> {
-    switched(false)
+    let bench = Bench::new()?;
+    bench.sparse("disk.raw", DISK_BYTES, &[])?;
+    switched(&bench, disk_raw(), false)
 }
 
 #[test]
 fn an_export_in_an_iothread() -> Result<()> {
-    switched(true)
+    let bench = Bench::new()?;
+    bench.sparse("disk.raw", DISK_BYTES, &[])?;
+    switched(&bench, disk_raw(), true)
+}
+
+#[test]
+fn an_export_of_what_another_server_exports() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.sparse("disk.raw", DISK_BYTES, &[])?;
+    let server = ImageServer::start(&bench, Server::QemuNbd, "disk.raw")?;
+    switched(&bench, server.node(), false)
 }
