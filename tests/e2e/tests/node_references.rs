@@ -257,16 +257,28 @@ fn two_images_over_one_node() -> Result<()> {
     let data = json!({ "driver": "file", "node-name": "data", "filename": "disk.raw" });
     daemon.qmp.execute("blockdev-add", data)?;
     daemon.add_image("disk.qbm", &json!({ "data-file": "data" }))?;
+    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
+    daemon
+        .qmp
+        .execute("nbd-server-start", json!({ "addr": address }))?;
     let second = json!({
         "driver": "qbm", "node-name": "second", "data-file": "data",
         "file": { "driver": "file", "filename": "second.qbm" },
     });
     daemon.qmp.execute("blockdev-add", second)?;
-    daemon.export()?;
-    let export = json!({
-        "type": "nbd", "id": "second", "node-name": "second", "writable": true,
-    });
-    let words = daemon.qmp.refuses("block-export-add", export)?;
-    ensure!(words.contains("write"), "{words}");
+    for node in ["disk", "second"] {
+        let export = json!({
+            "type": "nbd", "id": node, "node-name": node, "name": node, "writable": true,
+        });
+        let words = daemon.qmp.refuses("block-export-add", export)?;
+        ensure!(words.contains("write"), "{node}: {words}");
+    }
+    let delete = json!({ "node-name": "second" });
+    daemon.qmp.execute("blockdev-del", delete)?;
+    daemon.qmp.execute("nbd-server-stop", json!({}))?;
+    daemon.export()?.write(MIB, &[1; 512])?;
+    daemon.quit()?;
+    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
+    assert_eq!(bitmap.granules(), [16]);
     Ok(())
 }

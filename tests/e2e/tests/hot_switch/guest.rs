@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use qbm_testkit::bitmaps::{action, transaction};
+use qbm_testkit::bitmaps::{self, action, transaction};
 use qbm_testkit::oracle::judge;
 use qbm_testkit::{Args, Bench, Guest, PATIENCE, StorageDaemon, backup, hot_switch};
 use serde_json::json;
@@ -211,4 +211,51 @@ fn the_next_start_is_from_the_descriptor() -> Result<()> {
     ensure!(marked_bytes > 0, "nothing is marked");
     guest.run("dd if=/dev/urandom of=/dev/vda bs=4k count=20 conv=notrunc,fsync")?;
     Writing { guest }.end(&bench)
+}
+
+/// Before the switch the device writes past QBM: there can be no bitmap that would miss
+/// it. Nor can the device go back while there is one.
+#[test]
+fn bitmaps_come_after_the_switch_and_go_before_the_way_back() -> Result<()> {
+    let bench = Bench::new()?;
+    let device = "-object iothread,id=io0 -device virtio-blk-pci,id=disk0,drive=old,iothread=io0";
+    let mut writing = Writing::start(&bench, device, "vda")?;
+    let qmp = &mut writing.guest.qmp;
+    hot_switch::create_over(qmp, "old", DISK_BYTES)?;
+    // Without the descriptor's node in the device's iothread it is refused, no more.
+    let image = json!({
+        "driver": "qbm", "node-name": "disk", "file": "descriptor", "data-file": "old",
+    });
+    let words = qmp.refuses("blockdev-add", image)?;
+    ensure!(words.contains("iothread"), "{words}");
+    hot_switch::move_descriptor_to(qmp, "io0")?;
+    hot_switch::open_over(qmp, "old")?;
+    let add = json!({ "node": "disk", "name": "b0", "persistent": true });
+    let words = qmp.refuses("block-dirty-bitmap-add", add)?;
+    ensure!(words.contains("write"), "{words}");
+    hot_switch::lead_device_to(qmp, "disk0", "disk")?;
+    bitmaps::add(qmp, "b0", 4096)?;
+    writing.more(10)?;
+
+    let qmp = &mut writing.guest.qmp;
+    let back = json!({
+        "path": "/machine/peripheral/disk0", "property": "drive", "value": "old",
+    });
+    let words = qmp.refuses("qom-set", back)?;
+    ensure!(words.contains("write"), "{words}");
+    writing.more(10)?;
+    let qmp = &mut writing.guest.qmp;
+    ensure!(
+        backup::require_good_bitmap(qmp, "b0")? > 0,
+        "nothing marked"
+    );
+    bitmaps::run(qmp, "remove", "b0")?;
+    hot_switch::lead_device_to(qmp, "disk0", "old")?;
+    qmp.execute("blockdev-del", json!({ "node-name": "disk" }))?;
+    ensure!(
+        bench.descriptor("disk.qbm")?.session().is_none(),
+        "still in use"
+    );
+    writing.more(10)?;
+    writing.guest.power_off().map(drop)
 }
