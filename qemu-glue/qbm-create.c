@@ -475,13 +475,15 @@ name_data_node(BlockDriverState *bs, char **name, Error **errp)
         return qbm_drv_local_path(bs, "The data image of a new QBM image",
                                   name, errp);
     }
-    if (!bs->filename[0]) {
+    /* Only who asks for a name has it made up */
+    bdrv_refresh_filename(bs);
+    if (!bs->exact_filename[0]) {
         error_setg(errp, "The data image of a new QBM image must have a name; "
                    "node '%s' of type '%s' has none", bdrv_get_node_name(bs),
                    bs->drv->format_name);
         return -EINVAL;
     }
-    *name = g_strdup(bs->filename);
+    *name = g_strdup(bs->exact_filename);
     return 1;
 }
 

@@ -206,6 +206,7 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     qbm_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
     BlockDriverState *data_bs;
+    const char *url;
     int ret;
 
     ret = qbm_get_info(s->image, &info, &error);
@@ -247,6 +248,13 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                    s->descriptor_path, s->data_path);
         error_append_hint(errp, "Once the image has been open for writing, the "
                           "size is on record.\n");
+        return -EINVAL;
+    }
+    url = qbm_drv_data_url(s);
+    if (url) {
+        error_setg(errp, "Cannot open the data image '%s' of '%s': there is no "
+                   "such file; the option data-file has to say how to get at "
+                   "an image elsewhere", url, s->descriptor_path);
         return -EINVAL;
     }
     data_bs = open_stored_data_file(bs, &info, flags, errp);

@@ -16,7 +16,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cache=${QBM_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/qbm}
 
 # What the guest loads, in no particular order: their dependencies follow.
-modules="virtio_pci virtio_blk ext4 crc32c_generic"
+modules="virtio_pci virtio_blk virtio_scsi sd_mod ext4 crc32c_generic"
 
 say() { echo "guest: $*" >&2; }
 die() { say "$*"; exit 1; }

@@ -2,7 +2,7 @@
 //! Full and incremental backups over QMP, across a clean stop.
 
 use anyhow::Result;
-use qbm_testkit::{Bench, StorageDaemon, backup};
+use qbm_testkit::{Bench, StorageDaemon, backup, faults};
 
 const KIB: u64 = 1024;
 
@@ -85,16 +85,7 @@ fn a_failed_backup_keeps_its_bits() -> Result<()> {
     bench.io("disk.qbm", &["write -P 1 0 1M"])?;
     bench.sparse("target.raw", 64 << 20, &[])?;
     let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
-    // Whatever is written to the target fails.
-    let target = serde_json::json!({
-        "driver": "raw", "node-name": "target",
-        "file": {
-            "driver": "blkdebug",
-            "image": { "driver": "file", "filename": "target.raw" },
-            "inject-error": [{ "event": "none", "iotype": "write", "errno": 5 }],
-        },
-    });
-    daemon.qmp.execute("blockdev-add", target)?;
+    faults::open_failing_target(&mut daemon.qmp, "target", "target.raw")?;
     assert!(backup::incremental(&mut daemon.qmp, "b0", "target").is_err());
     daemon.kill()?;
 

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use qbm_testkit::bitmaps::{
     self, action, bitmap_action, require_settled, transaction, transaction_fails,
 };
-use qbm_testkit::{Bench, StorageDaemon, backup};
+use qbm_testkit::{Bench, StorageDaemon, backup, faults};
 use serde_json::{Value, json};
 
 const KIB: u64 = 1024;
@@ -25,15 +25,7 @@ fn two_targets(bench: &Bench) -> Result<StorageDaemon> {
     client.write(0, &[1; 100])?;
     client.write(MIB, &[1; 100])?;
     backup::open_target(&mut daemon.qmp, "good", "raw", "good.raw")?;
-    let bad = json!({
-        "driver": "raw", "node-name": "bad",
-        "file": {
-            "driver": "blkdebug",
-            "image": { "driver": "file", "filename": "bad.raw" },
-            "inject-error": [{ "event": "none", "iotype": "write", "errno": 5 }],
-        },
-    });
-    daemon.qmp.execute("blockdev-add", bad)?;
+    faults::open_failing_target(&mut daemon.qmp, "bad", "bad.raw")?;
     Ok(daemon)
 }
 

@@ -39,10 +39,25 @@ impl Load {
     /// Starts loading with `depth` requests in flight.
     #[must_use]
     pub fn start(client: NbdClient, depth: usize, seed: u64) -> Self {
+        Self::start_in_units(client, depth, seed, 1)
+    }
+
+    /// As [`Load::start`], with whole sectors only: block devices refuse trims of less.
+    #[must_use]
+    pub fn start_by_sector(client: NbdClient, depth: usize, seed: u64) -> Self {
+        Self::start_in_units(client, depth, seed, 512)
+    }
+
+    fn start_in_units(client: NbdClient, depth: usize, seed: u64, smallest_bytes: u64) -> Self {
         let completed_count = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicU64::new(0));
         let (counter, stopped) = (Arc::clone(&completed_count), Arc::clone(&stop));
-        let thread = thread::spawn(move || run(client, depth, seed, &counter, &stopped));
+        let thread = thread::spawn(move || {
+            let next = |random: &mut Random, size_bytes| {
+                random_request(random, size_bytes, smallest_bytes)
+            };
+            run(client, depth, seed, next, &counter, &stopped)
+        });
         Self {
             thread,
             completed_count,
@@ -97,6 +112,7 @@ fn run(
     mut client: NbdClient,
     depth: usize,
     seed: u64,
+    next: impl Fn(&mut Random, u64) -> Request,
     counter: &AtomicU64,
     stop: &AtomicU64,
 ) -> Result<Completed> {
@@ -109,7 +125,7 @@ fn run(
             return Ok(completed);
         }
         let step = if !stopping && client.in_flight_count() < depth {
-            client.send(&random_request(&mut random, size_bytes))
+            client.send(&next(&mut random, size_bytes))
         } else {
             client.receive().and_then(|reply| {
                 ensure!(
@@ -161,7 +177,7 @@ pub(crate) fn is_cut(error: &anyhow::Error) -> bool {
     )
 }
 
-fn random_request(random: &mut Random, size_bytes: u64) -> Request {
+fn random_request(random: &mut Random, size_bytes: u64, smallest_bytes: u64) -> Request {
     let operation = match random.below(20) {
         0 => Operation::Flush,
         1..=3 => Operation::Trim,
@@ -178,7 +194,7 @@ fn random_request(random: &mut Random, size_bytes: u64) -> Request {
     }
     // Guests send whole sectors; the odd byte is for rounding.
     let unit_bytes = match random.below(8) {
-        0 => 1,
+        0 => smallest_bytes,
         1..=3 => 512,
         _ => 4096,
     };
