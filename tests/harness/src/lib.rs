@@ -17,6 +17,7 @@ pub mod bitmaps;
 mod daemon;
 mod descriptor;
 mod environment;
+pub mod export;
 mod guest;
 pub mod jobs;
 pub mod load;
