@@ -133,10 +133,32 @@ enum Killed {
     Committing,
     Ready,
     Pivoted,
+    LayerBelow,
+}
+
+/// A commit of the layer below the active one, killed in the middle.
+fn layer_below_and_die(bench: &Bench, random: &mut Random) -> Result<Content> {
+    let mut daemon = with_base(bench, "qbm")?;
+    daemon.export()?;
+    let content = vec![0; DISK_BYTES];
+    let writers = Writers::start(daemon.nbd_socket(), &content, random.draw())?;
+    for (node, overlay) in [("disk", "mid"), ("mid", "top")] {
+        writers.wait_for_more(40)?;
+        snapshot(bench, &mut daemon, node, overlay)?;
+    }
+    let speed = if random.one_in(2) { 1 << 20 } else { 0 };
+    let job = json!({ "device": "top", "top-node": "mid", "speed": speed });
+    jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+    writers.wait_for_more(random.between(1, 30))?;
+    daemon.kill()?;
+    writers.join()
 }
 
 /// A commit of the active layer under load; gives what was written.
 fn commit_under_load(bench: &Bench, killed: Killed, random: &mut Random) -> Result<Content> {
+    if killed == Killed::LayerBelow {
+        return layer_below_and_die(bench, random);
+    }
     let mut daemon = with_base(bench, "qbm")?;
     daemon.export()?;
     let content = vec![0; DISK_BYTES];
@@ -194,8 +216,10 @@ fn under_load_and_killed() -> Result<()> {
         Killed::Committing,
         Killed::Ready,
         Killed::Pivoted,
+        Killed::LayerBelow,
         Killed::Committing,
         Killed::Pivoted,
+        Killed::LayerBelow,
     ] {
         round(killed, &mut random).with_context(|| format!("killed: {killed:?}"))?;
     }
@@ -227,7 +251,81 @@ fn a_commit_that_is_cancelled() -> Result<()> {
     judge(&bench.path("before"), &descriptor.data_file()?, &bitmap)?.require_complete()
 }
 
-/// Without QMP: `qemu-img commit` of an overlay, and with one bitmap more than it can be.
+/// A base whose data image fails: the job fails, the guest goes on, and what was committed
+/// before is marked, even with a kill right after.
+#[test]
+fn a_base_that_fails() -> Result<()> {
+    for active in [true, false] {
+        let bench = Bench::new()?;
+        bench.image_with_bitmap("base", &DISK_BYTES.to_string(), "64k")?;
+        bench.sparse("before", DISK_BYTES as u64, &[])?;
+        let mut daemon = StorageDaemon::start(&bench)?;
+        let node = json!({
+            "driver": "qbm", "node-name": "disk", "file": { "driver": "file", "filename": "base" },
+            "data-file": {
+                "driver": "raw",
+                "file": {
+                    "driver": "blkdebug",
+                    "image": { "driver": "file", "filename": "base.raw" },
+                    "inject-error": [{ "event": "write_aio", "errno": 28, "sector": 8192 }],
+                },
+            },
+        });
+        daemon.qmp.execute("blockdev-add", node)?;
+        let mut guest = daemon.export()?;
+        snapshot(&bench, &mut daemon, "disk", "mid")?;
+        guest.write(1 << 20, &vec![1; 64 * 1024])?;
+        guest.write(4 << 20, &vec![2; 64 * 1024])?;
+        let job = if active {
+            json!({ "device": "mid" })
+        } else {
+            snapshot(&bench, &mut daemon, "mid", "top")?;
+            json!({ "device": "top", "top-node": "mid" })
+        };
+        jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+        let said = jobs::fails(&mut daemon.qmp)?;
+        assert!(said.contains("No space left"), "{said}");
+        guest.write(2 << 20, &[3; 4096])?;
+        assert_eq!(guest.read(4 << 20, 4096)?, [2; 4096]);
+        daemon.kill()?;
+        let descriptor = bench.descriptor("base")?;
+        let bits = descriptor.bitmap("b0")?;
+        let verdict = judge(&bench.path("before"), &descriptor.data_file()?, &bits)?;
+        verdict.require_complete()?;
+        assert!(bits.is_set(16), "{:?}", bits.granules());
+    }
+    Ok(())
+}
+
+/// A base that is smaller than what is committed grows, and so do its bitmaps.
+#[test]
+fn a_base_that_grows() -> Result<()> {
+    for by_job in [true, false] {
+        let bench = Bench::new()?;
+        bench.image_with_bitmap("base", "6M", "64k")?;
+        bench.img("create -q -f qcow2 -b base -F qbm top 8M")?;
+        bench.io_as("qcow2", "top", &["write -P 1 1M 64k", "write -P 2 7M 64k"])?;
+        bench.sparse("before", 6 << 20, &[])?;
+        if by_job {
+            let mut daemon = StorageDaemon::start(&bench)?;
+            backup::open_target(&mut daemon.qmp, "top", "qcow2", "top")?;
+            jobs::run(&mut daemon.qmp, "block-commit", &json!({ "device": "top" }))?;
+            daemon.quit()?;
+        } else {
+            bench.img("commit -q -f qcow2 top")?;
+        }
+        assert_eq!(bench.info("base")?["virtual-size"], 8 << 20);
+        bench.io("base", &["read -P 1 1M 64k", "read -P 2 7M 64k"])?;
+        let descriptor = bench.descriptor("base")?;
+        let bits = descriptor.bitmap("b0")?;
+        judge(&bench.path("before"), &descriptor.data_file()?, &bits)?.require_complete()?;
+        let expected: Vec<u64> = [16].into_iter().chain(96..128).collect();
+        assert_eq!(bits.granules(), expected, "by a job: {by_job}");
+    }
+    Ok(())
+}
+
+/// Without QMP: `qemu-img commit` of an overlay.
 #[test]
 fn by_qemu_img() -> Result<()> {
     for format in ["qbm", "qcow2"] {

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, export};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -49,17 +49,6 @@ fn daemon_with_group(bench: &Bench) -> Result<StorageDaemon> {
     Ok(daemon)
 }
 
-fn export(daemon: &mut StorageDaemon, node: &str) -> Result<()> {
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
-    let export = json!({
-        "type": "nbd", "id": "export", "node-name": node, "name": "disk", "writable": true,
-    });
-    daemon.qmp.execute("block-export-add", export).map(drop)
-}
-
 /// Opens the image with the filter above it, below it, or below its descriptor.
 fn open(daemon: &mut StorageDaemon, filter: &Value, place: &str) -> Result<()> {
     let file = |name: &str| json!({ "driver": "file", "filename": name, "discard": "unmap" });
@@ -78,7 +67,7 @@ fn open(daemon: &mut StorageDaemon, filter: &Value, place: &str) -> Result<()> {
         daemon.qmp.execute("blockdev-add", filter)?;
     }
     let node = if place == "above" { "filter" } else { "disk" };
-    export(daemon, node)
+    export::writable(daemon, node)
 }
 
 fn through(filter: &Value, place: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup, export};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -55,14 +55,7 @@ fn open(bench: &Bench) -> Result<StorageDaemon> {
         let node = (place.parent)(place.child);
         daemon.qmp.execute("blockdev-add", node)?;
     }
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
-    let export = json!({
-        "type": "nbd", "id": "export", "node-name": "top", "name": "disk", "writable": true,
-    });
-    daemon.qmp.execute("block-export-add", export)?;
+    export::writable(&mut daemon, "top")?;
     Ok(daemon)
 }
 

@@ -2,7 +2,7 @@
 //! block-stream out of a qbm base, below a qbm image, and where there is nothing to stream.
 
 use anyhow::Result;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, jobs};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, export, jobs};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -25,17 +25,6 @@ fn overlay(bench: &Bench, daemon: &mut StorageDaemon, name: &str, backing: &str)
     daemon.qmp.execute("blockdev-add", add).map(drop)
 }
 
-fn export(daemon: &mut StorageDaemon, node: &str) -> Result<()> {
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
-    let export = json!({
-        "type": "nbd", "id": "export", "node-name": node, "name": "disk", "writable": true,
-    });
-    daemon.qmp.execute("block-export-add", export).map(drop)
-}
-
 /// An overlay takes all that a qbm base has, under load, and leaves the base as it was.
 #[test]
 fn an_overlay_over_a_qbm_base() -> Result<()> {
@@ -52,7 +41,7 @@ fn an_overlay_over_a_qbm_base() -> Result<()> {
         });
         daemon.qmp.execute("blockdev-add", base)?;
         overlay(&bench, &mut daemon, "top", "base")?;
-        export(&mut daemon, "top")?;
+        export::writable(&mut daemon, "top")?;
         let writers = Writers::start(daemon.nbd_socket(), &content, 5)?;
         writers.wait_for_more(30)?;
         if killed {
