@@ -213,11 +213,23 @@ fn wait_for_more(guest: &mut Guest, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// A virtio disk whose queues are in threads of their own: requests of one image begin
-/// and end in several at once.
-#[test]
-fn one_disk_in_several_iothreads() -> Result<()> {
-    let bench = Bench::new()?;
+/// Begins to write in the guest, on each of its three processors.
+fn start_writing(guest: &mut Guest) -> Result<()> {
+    for processor in 0..3 {
+        let write = format!(
+            "taskset -c {processor} dd if=/dev/urandom of=/dev/vda bs=4k count=1 \
+             conv=notrunc,fsync seek=$((RANDOM % 6144)) 2>/said.{processor}"
+        );
+        guest.run(&format!(
+            "(while :; do if {write}; then echo >>/written.{processor}; else \
+             cat /said.{processor} >>/failed; fi; done) >/dev/null 2>&1 &"
+        ))?;
+    }
+    wait_for_more(guest, 30)
+}
+
+/// A guest with a virtio disk whose queues are in threads of their own.
+fn booted(bench: &Bench) -> Result<Guest> {
     bench.img(&format!("create -q -f qbm disk.qbm {DISK_BYTES}"))?;
     bench.sparse("copy.raw", DISK_BYTES, &[])?;
     let device = json!({
@@ -231,20 +243,18 @@ fn one_disk_in_several_iothreads() -> Result<()> {
          -blockdev driver=qbm,node-name=disk,file.driver=file,file.filename=disk.qbm \
          -device {device}"
     );
-    let mut guest = Guest::boot(&bench, &args)?;
+    let mut guest = Guest::boot(bench, &args)?;
     let queues = guest.run("ls /sys/block/vda/mq | wc -l")?;
     ensure!(queues.trim() == "3", "{queues} queues");
-    for processor in 0..3 {
-        let write = format!(
-            "taskset -c {processor} dd if=/dev/urandom of=/dev/vda bs=4k count=1 \
-             conv=notrunc,fsync seek=$((RANDOM % 6144)) 2>/said.{processor}"
-        );
-        guest.run(&format!(
-            "(while :; do if {write}; then echo >>/written.{processor}; else \
-             cat /said.{processor} >>/failed; fi; done) >/dev/null 2>&1 &"
-        ))?;
-    }
-    wait_for_more(&mut guest, 30)?;
+    Ok(guest)
+}
+
+/// Requests of one image begin and end in several threads at once.
+#[test]
+fn one_disk_in_several_iothreads() -> Result<()> {
+    let bench = Bench::new()?;
+    let mut guest = booted(&bench)?;
+    start_writing(&mut guest)?;
     begin(&mut guest.qmp)?;
     for _ in 0..3 {
         change_bitmaps(&mut guest.qmp)?;
@@ -252,6 +262,28 @@ fn one_disk_in_several_iothreads() -> Result<()> {
     }
     take_over(&mut guest.qmp)?;
     wait_for_more(&mut guest, 40)?;
+    guest.kill()?;
+    require_complete(&bench)
+}
+
+/// A reset in the middle of it takes the device to the main loop, the next start of its
+/// driver back to its threads.
+#[test]
+fn a_reset_with_several_iothreads() -> Result<()> {
+    let bench = Bench::new()?;
+    let mut guest = booted(&bench)?;
+    start_writing(&mut guest)?;
+    begin(&mut guest.qmp)?;
+    wait_for_more(&mut guest, 20)?;
+    guest
+        .qmp
+        .execute("set-action", json!({ "reboot": "reset" }))?;
+    guest.qmp.execute("system_reset", json!({}))?;
+    guest.wait_for("ready")?;
+    change_bitmaps(&mut guest.qmp)?;
+    start_writing(&mut guest)?;
+    take_over(&mut guest.qmp)?;
+    wait_for_more(&mut guest, 20)?;
     guest.kill()?;
     require_complete(&bench)
 }

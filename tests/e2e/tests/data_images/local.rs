@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use qbm_testkit::{Bench, LoopDevice};
+use qbm_testkit::{Bench, LoopDevice, StorageDaemon, backup};
 use serde_json::json;
 
 use crate::common::{
@@ -43,6 +43,28 @@ fn raw_file_written_behind_us() -> Result<()> {
     with_one_granule(&bench, &image)?;
     ensure!(!is_inconsistent(&bench, &image)?, "too early");
     bench.io_as("raw", "disk.raw", &["write -P 9 5M 64k"])?;
+    ensure!(is_inconsistent(&bench, &image)?, "not noticed");
+    Ok(())
+}
+
+/// Another file of the same size under the same name, and then the old one again.
+#[test]
+fn raw_file_swapped_behind_us() -> Result<()> {
+    let bench = Bench::new()?;
+    let image = raw(&bench)?;
+    with_one_granule(&bench, &image)?;
+    fs::rename(bench.path("disk.raw"), bench.path("mine.raw"))?;
+    bench.sparse("disk.raw", DISK_BYTES, &[(0, b"another disk")])?;
+    // Opened without a guest that could write, nothing is lost for good.
+    let mut daemon =
+        StorageDaemon::with_image_options(&bench, "disk.qbm", &json!({ "read-only": true }))?;
+    let bitmap = backup::query_bitmap(&mut daemon.qmp, "b0")?.unwrap_or_default();
+    assert_eq!(bitmap["inconsistent"], true, "{bitmap}");
+    daemon.quit()?;
+    fs::rename(bench.path("mine.raw"), bench.path("disk.raw"))?;
+    ensure!(!is_inconsistent(&bench, &image)?, "it is the old one");
+    fs::rename(bench.path("disk.raw"), bench.path("mine.raw"))?;
+    bench.sparse("disk.raw", DISK_BYTES, &[])?;
     ensure!(is_inconsistent(&bench, &image)?, "not noticed");
     Ok(())
 }
