@@ -119,7 +119,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     bdrv_graph_rdlock_main_loop();
-    if (bs->open_flags & BDRV_O_INACTIVE) {
+    if (s->writable && (bs->open_flags & BDRV_O_INACTIVE)) {
         /* A parent could not be activated after we were */
         qbm_drv_end_session(bs);
     }

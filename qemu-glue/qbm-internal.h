@@ -100,6 +100,8 @@ int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
 int coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_take_claim(BlockDriverState *bs, Error **errp);
 void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only);
 void GRAPH_RDLOCK qbm_drv_update_claim(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK qbm_drv_co_update_claim(BlockDriverState *bs);

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use qbm_testkit::life::{FORMATS, blockdev, found, image, recording};
-use qbm_testkit::{Bench, GuestFiles, Machine, Snapshot, bitmaps, migration};
+use qbm_testkit::{Bench, GuestFiles, Machine, Snapshot, StorageDaemon, bitmaps, migration};
 use serde_json::json;
 
 use crate::write;
@@ -189,5 +189,33 @@ fn a_device_cannot_be_activated() -> Result<()> {
     before.require_untouched()?;
     reader.quit()?;
     assert_eq!(found(&bench, "qbm", "disk")?, [recording("b0", 1)]);
+    Ok(())
+}
+
+/// Somebody writes to the data image itself: a bitmap of it would miss that.  The node stays
+/// inactive, and the bitmap as good as it was.
+#[test]
+fn somebody_else_has_the_data_image() -> Result<()> {
+    let bench = Bench::new()?;
+    image(&bench, "qbm", "disk")?;
+    bench.io("disk", &["write 64k 4k"])?;
+    let mut machine = Machine::start(&bench, &blockdev("qbm", "disk"))?;
+    set_active(&mut machine, "disk", false)?;
+    let mut other = StorageDaemon::start(&bench)?;
+    let data = json!({ "driver": "file", "node-name": "disk", "filename": "disk.raw" });
+    other.qmp.execute("blockdev-add", data)?;
+    let client = other.export()?;
+    let before = Snapshot::of(bench.directory())?;
+    let state = json!({ "node-name": "disk", "active": true });
+    let words = machine.qmp.refuses("blockdev-set-active", state)?;
+    assert!(words.contains("lock"), "{words}");
+    before.require_untouched()?;
+
+    drop(client);
+    other.quit()?;
+    set_active(&mut machine, "disk", true)?;
+    write(&mut machine, 2)?;
+    machine.quit()?;
+    assert_eq!(found(&bench, "qbm", "disk")?, [recording("b0", 2)]);
     Ok(())
 }
