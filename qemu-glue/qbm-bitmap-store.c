@@ -157,6 +157,28 @@ int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
 }
 
 /*
+ * Gives up the stored copies of all bitmaps, since the data image is one that a
+ * seal cannot tell from what the descriptor names.  What is in memory describes
+ * the disk that the guest has, and stays as long as QEMU runs.
+ */
+void qbm_drv_give_up_bitmaps(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (qbm_drv_bitmap_is_kept(bitmap)) {
+            warn_report("The data image of node '%s' is no longer '%s', and no "
+                        "local file: bitmap '%s' becomes inconsistent in '%s'",
+                        bdrv_get_node_name(bs), s->opened_data_name,
+                        bdrv_dirty_bitmap_name(bitmap), s->descriptor_path);
+            qbm_drv_distrust_stored(s, bitmap);
+            bdrv_dirty_bitmap_set_persistence(bitmap, false);
+        }
+    }
+}
+
+/*
  * Removes the stored copies of bitmaps that migration is taking elsewhere, as
  * QEMU has qcow2 lose them: the disk may go on changing there.
  */

@@ -119,6 +119,10 @@ void qbm_drv_reconcile_bh(void *opaque)
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     bdrv_graph_rdlock_main_loop();
+    if (s->writable && (bs->open_flags & BDRV_O_INACTIVE)) {
+        /* A parent could not be activated after we were */
+        qbm_drv_end_session(bs);
+    }
     qbm_drv_follow_data_file(bs);
     bdrv_graph_rdunlock_main_loop();
     if (s->writable) {
@@ -246,6 +250,11 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
     }
     if (bs->open_flags & BDRV_O_INACTIVE) {
         error_setg(errp, "The node is inactive");
+        goto fail;
+    }
+    if (s->data_file_unsealed) {
+        error_setg(errp, "The data image is no longer '%s', and no local file",
+                   s->opened_data_name);
         goto fail;
     }
     if (!qbm_drv_bitmap_fits(size, granularity)) {

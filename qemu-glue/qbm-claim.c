@@ -94,6 +94,21 @@ int coroutine_fn qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp)
     return ret;
 }
 
+/*
+ * Has the claim take effect on a data image that is open already.  Fails when
+ * somebody else writes: unlike the loss of the bitmaps, that can be put right.
+ */
+int coroutine_fn qbm_drv_co_take_claim(BlockDriverState *bs, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    if (!s->data_claimed) {
+        return 0;
+    }
+    s->data_claimed = false;
+    return qbm_drv_co_claim_data(bs, errp);
+}
+
 /* What the block layer shall ask for when it commits a reopen */
 void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only)
 {

@@ -36,7 +36,9 @@ typedef struct BDRVQbmState {
     char *data_path;            /* as the descriptor has it, made absolute */
     /* With a data image that the user gave: its local file or "", else NULL */
     char *given_data_path;
-    char *child_data_path;      /* the same of the data image as it is now */
+    char *data_name;            /* tells the data image from others, and */
+    char *opened_data_name;     /* the one that was opened */
+    bool data_file_unsealed;    /* no seal would be of the data image alone */
     bool data_claimed;          /* nobody else may write to the data image */
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
     bool trust_data;            /* the user vouches for the data image */
@@ -70,7 +72,8 @@ int qbm_drv_parse_durability(const char *str, uint32_t *durability,
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
-bool GRAPH_RDLOCK qbm_drv_data_file_replaced(BlockDriverState *bs);
+void GRAPH_RDLOCK qbm_drv_end_session(BlockDriverState *bs);
+void qbm_drv_drain_end(BlockDriverState *bs);
 void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
@@ -86,6 +89,7 @@ int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 const char *qbm_drv_data_url(BDRVQbmState *s);
 char * GRAPH_RDLOCK qbm_drv_data_file_path(BlockDriverState *bs);
+char * GRAPH_RDLOCK qbm_drv_data_file_name(BlockDriverState *bs);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
@@ -96,6 +100,8 @@ int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
 int coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_take_claim(BlockDriverState *bs, Error **errp);
 void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only);
 void GRAPH_RDLOCK qbm_drv_update_claim(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK qbm_drv_co_update_claim(BlockDriverState *bs);
@@ -168,6 +174,7 @@ int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
                        Error **errp);
 void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
+void qbm_drv_give_up_bitmaps(BlockDriverState *bs);
 void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 
 /* qbm-bitmap.c */

@@ -125,7 +125,8 @@ static void close_state(BDRVQbmState *s)
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
-    g_free(s->child_data_path);
+    g_free(s->data_name);
+    g_free(s->opened_data_name);
 }
 
 static int GRAPH_UNLOCKED
@@ -213,7 +214,7 @@ static void GRAPH_UNLOCKED qbm_drv_close(BlockDriverState *bs)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     if (s->writable) {
-        qbm_drv_inactivate(bs);
+        qbm_drv_end_session(bs);
     }
     /* The data image is a child and closed as such */
     close_state(s);
@@ -240,12 +241,6 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
         /* Repairs leave it alone (I6), and others must, meanwhile */
         if (s->data_claimed || (bs->open_flags & BDRV_O_CHECK)) {
             *nshared &= ~BLK_PERM_WRITE;
-        }
-        /* No other callback tells of a new child, by a mirror job, say */
-        if (c && c == s->data_file && s->writable &&
-            qbm_drv_data_file_replaced(bs))
-        {
-            qemu_bh_schedule(s->reconcile_bh);
         }
     }
 }
@@ -312,6 +307,7 @@ static BlockDriver bdrv_qbm = {
     .bdrv_gather_child_options = qbm_drv_gather_child_options,
     .bdrv_refresh_filename = qbm_drv_refresh_filename,
     .bdrv_cancel_in_flight = qbm_drv_cancel_in_flight,
+    .bdrv_drain_end = qbm_drv_drain_end,
 
     .bdrv_co_preadv_part = qbm_drv_co_preadv_part,
     .bdrv_co_pwritev_part = qbm_drv_co_pwritev_part,

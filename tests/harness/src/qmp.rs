@@ -47,7 +47,8 @@ impl Qmp {
             received: Vec::new(),
             events: VecDeque::new(),
         };
-        let greeting = match qmp.receive(deadline) {
+        // What happens while the connection is being made may be told first.
+        let greeting = match qmp.reply() {
             Ok(greeting) => greeting,
             Err(error) => {
                 // A program that refuses its command line closes the socket again.
