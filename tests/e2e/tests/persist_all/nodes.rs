@@ -54,7 +54,7 @@ fn a_bitmap_in_use_is_stored_when_it_is_given_back() -> Result<()> {
     daemon.export()?.write(MIB, b"one")?;
     let export = json!({
         "type": "nbd", "id": "reading", "node-name": "disk", "name": "reading",
-        "bitmaps": ["busy"],
+        "writable": true, "bitmaps": ["busy"],
     });
     daemon.qmp.execute("block-export-add", export)?;
     let amend = json!({

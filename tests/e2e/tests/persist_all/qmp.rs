@@ -62,7 +62,7 @@ fn a_kill_loses_nothing() -> Result<()> {
         let add = json!({ "node": "disk", "name": name, "granularity": 4096 });
         daemon.qmp.execute("block-dirty-bitmap-add", add)?;
         let load = Load::start(daemon.export()?, 8, round);
-        load.wait_for(1 + round % 3 * 20)?;
+        load.wait_for(20 + round % 3 * 20)?;
         daemon.kill()?;
         load.join()?;
 
