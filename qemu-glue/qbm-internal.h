@@ -65,6 +65,8 @@ typedef struct BDRVQbmState {
     bool adopting_bitmap;
     /* The names of those that stay transient, as the user was told */
     GHashTable *transient_names;
+    /* Those that others wrote past meanwhile: all their bits will be set */
+    GHashTable *incomplete_names;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;
 
@@ -120,6 +122,7 @@ int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 
 /* qbm-claim.c */
 int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
+int GRAPH_RDLOCK qbm_drv_claim_data(BlockDriverState *bs, Error **errp);
 int coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);
 void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only);

@@ -117,6 +117,7 @@ static void close_state(BDRVQbmState *s)
     qemu_bh_delete(s->reconcile_bh);
     s->reconcile_bh = NULL;
     g_hash_table_destroy(s->transient_names);
+    g_hash_table_destroy(s->incomplete_names);
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
@@ -155,6 +156,8 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
                                  qbm_drv_reconcile_bh, bs);
     s->transient_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                                NULL);
+    s->incomplete_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                                NULL);
 
     ret = qbm_drv_open_descriptor(bs, errp);
     if (ret < 0) {

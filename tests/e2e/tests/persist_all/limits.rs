@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use qbm_testkit::bitmaps::{self, on_disk};
+use qbm_testkit::nbd::NbdClient;
 use qbm_testkit::{Bench, StorageDaemon};
 use serde_json::{Map, Value, json};
 
@@ -62,5 +63,46 @@ fn one_bitmap_too_many() -> Result<()> {
     assert!(is_persistent(&mut daemon.qmp, "late")?);
     assert_eq!(stored(&bench)?, ["late"]);
     daemon.quit()?;
+    Ok(())
+}
+
+/// Another user of the data image may write there: a bitmap would miss it. When that user is
+/// gone, everything counts as dirty.
+#[test]
+fn somebody_else_writes_to_the_data_image() -> Result<()> {
+    let bench = Bench::new()?;
+    create(&bench)?;
+    let mut daemon = StorageDaemon::start(&bench)?;
+    let data = json!({
+        "driver": "raw", "node-name": "data",
+        "file": { "driver": "file", "filename": "disk.qbm.raw" },
+    });
+    daemon.qmp.execute("blockdev-add", data)?;
+    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
+    daemon
+        .qmp
+        .execute("nbd-server-start", json!({ "addr": address }))?;
+    let export = json!({
+        "type": "nbd", "id": "past", "node-name": "data", "name": "past", "writable": true,
+    });
+    daemon.qmp.execute("block-export-add", export)?;
+    daemon.add_image("disk.qbm", &json!({ "data-file": "data" }))?;
+
+    add_plain(&mut daemon.qmp, "beside")?;
+    assert_eq!(warnings_count(&daemon, "beside"), 1, "{}", daemon.stderr());
+    assert!(!is_persistent(&mut daemon.qmp, "beside")?);
+    assert!(stored(&bench)?.is_empty());
+    NbdClient::connect(daemon.nbd_socket(), "past")?.write(1 << 20, b"missed")?;
+    let end = json!({ "id": "past", "mode": "hard" });
+    daemon.qmp.execute("block-export-del", end)?;
+    daemon
+        .qmp
+        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == "past")?;
+
+    bitmaps::run(&mut daemon.qmp, "enable", "beside")?;
+    assert!(is_persistent(&mut daemon.qmp, "beside")?);
+    assert_eq!(query(&mut daemon.qmp, "beside")?["count"], 64 << 20);
+    daemon.quit()?;
+    assert_eq!(stored(&bench)?, ["beside"]);
     Ok(())
 }
