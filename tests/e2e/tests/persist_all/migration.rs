@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps that arrive by migration: stored when they are complete, and not before.
 
-use anyhow::{Context, Result, bail};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
 use qbm_testkit::qmp::Qmp;
-use qbm_testkit::{Bench, Machine, bitmaps};
+use qbm_testkit::{Bench, Machine, PATIENCE, backup, bitmaps};
 use serde_json::{Value, json};
 
 use crate::{KIB, MIB, is_persistent, query, stored};
@@ -171,5 +174,66 @@ fn a_postcopy_that_is_killed_leaves_no_half_bitmaps() -> Result<()> {
     let list = bitmaps::list(&mut later.qmp, "disk")?;
     assert!(list.is_empty(), "{list:?}");
     later.quit()?;
+    Ok(())
+}
+
+/// The target of a storage migration is active all the time. What has not arrived when one
+/// side dies is not stored, and nobody finds it later.
+#[test]
+fn nothing_is_stored_of_a_migration_that_fails() -> Result<()> {
+    for source_dies in [true, false] {
+        let bench = Bench::new()?;
+        let mut source = source(&bench)?;
+        let mut destination = destination(&bench)?;
+        let address_of_nbd = json!({ "type": "unix", "data": { "path": bench.path("nbd") } });
+        destination
+            .qmp
+            .execute("nbd-server-start", json!({ "addr": address_of_nbd }))?;
+        let export = json!({
+            "type": "nbd", "id": "mirror", "node-name": "disk", "name": "disk", "writable": true,
+        });
+        destination.qmp.execute("block-export-add", export)?;
+
+        // Without postcopy, all of the bitmaps has to wait.
+        let slow = json!({ "max-bandwidth": 16 * KIB });
+        source.qmp.execute("migrate-set-parameters", slow)?;
+        let uri = json!({ "uri": address(&bench) });
+        source.qmp.execute("migrate", uri)?;
+        wait_for(&mut destination.qmp, "active")?;
+        wait_until_busy(&mut destination.qmp, "off")?;
+        assert!(stored(&bench)?.is_empty());
+        bitmaps::run(&mut destination.qmp, "add", "new")?;
+        assert_eq!(stored(&bench)?, ["new"]);
+
+        let deadline = Instant::now() + PATIENCE;
+        if source_dies {
+            source.kill()?;
+            // It gives up, and ends.
+            while destination.qmp.execute("query-name", json!({})).is_ok() {
+                ensure!(Instant::now() < deadline, "the destination goes on");
+                sleep(Duration::from_millis(5));
+            }
+            drop(destination);
+        } else {
+            destination.kill()?;
+            source.kill()?;
+        }
+        let disk = blockdev("qbm", "disk.qbm");
+        let mut later = Machine::start(&bench, ["-blockdev", &disk])?;
+        let list = bitmaps::list(&mut later.qmp, "disk")?;
+        assert_eq!(list.len(), 1, "{list:?}");
+        assert_eq!(list[0]["name"], "new");
+        later.quit()?;
+    }
+    Ok(())
+}
+
+/// Its first sign has arrived.
+fn wait_until_busy(qmp: &mut Qmp, name: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while backup::query_bitmap(qmp, name)?.is_none_or(|bitmap| bitmap["busy"] != true) {
+        ensure!(Instant::now() < deadline, "no bitmap {name:?} arrives");
+        sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
