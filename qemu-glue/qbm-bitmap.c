@@ -57,6 +57,11 @@ GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp)
     }
 }
 
+bool qbm_drv_bitmap_is_busy(BdrvDirtyBitmap *bitmap)
+{
+    return bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL) < 0;
+}
+
 /* Is @bitmap one whose stored copy follows it? */
 bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap)
 {
@@ -79,7 +84,19 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
-    if (!s->writable || s->loading_bitmaps || !qbm_drv_bitmap_is_kept(bitmap)) {
+    if (!qemu_in_main_thread()) {
+        /* A bitmap is complete that came by postcopy migration */
+        qemu_bh_schedule(s->reconcile_bh);
+        return;
+    }
+    if (!s->writable || s->loading_bitmaps || s->adopting_bitmap) {
+        return;
+    }
+    if (!bdrv_dirty_bitmap_get_persistence(bitmap)) {
+        qbm_drv_adopt_bitmap(bs, bitmap);
+        return;
+    }
+    if (!qbm_drv_bitmap_is_kept(bitmap)) {
         return;
     }
     trace_qbm_bitmap_changed(bs, bdrv_dirty_bitmap_name(bitmap));

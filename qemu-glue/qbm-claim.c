@@ -81,7 +81,12 @@ int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp)
     return 0;
 }
 
-/* Before a bitmap is added.  Fails when somebody else writes. */
+/* Before a bitmap becomes persistent.  Fails when somebody else writes. */
+int qbm_drv_claim_data(BlockDriverState *bs, Error **errp)
+{
+    return set_claim(bs, true, errp);
+}
+
 int coroutine_fn qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp)
 {
     AioContext *context = qemu_get_current_aio_context();
