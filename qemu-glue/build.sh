@@ -40,6 +40,8 @@ configure_options=(
     --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
     --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
     --enable-qbm
+    # A function without a declaration returns an int: half a pointer
+    --extra-cflags=-Werror=implicit-function-declaration
     --disable-docs --disable-debug-info --disable-install-blobs
 )
 programs=(

@@ -17,11 +17,8 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/units.h"
+#include "trace.h"
 #include "qbm-internal.h"
-
-/* Bits are moved in pieces of this many bytes */
-#define CHUNK_BYTES (64 * KiB)
 
 /*
  * The most bits that a bitmap may have to be held in memory, 512 MiB of them,
@@ -60,13 +57,8 @@ GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp)
     }
 }
 
-static bool is_busy(BdrvDirtyBitmap *bitmap)
-{
-    return bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL) < 0;
-}
-
 /* Is @bitmap one whose stored copy follows it? */
-static bool is_kept(BdrvDirtyBitmap *bitmap)
+bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap)
 {
     return bdrv_dirty_bitmap_name(bitmap) &&
            bdrv_dirty_bitmap_get_persistence(bitmap) &&
@@ -74,170 +66,11 @@ static bool is_kept(BdrvDirtyBitmap *bitmap)
            !bdrv_dirty_bitmap_readonly(bitmap);
 }
 
-/* From memory to the library */
-
-/*
- * Sees to it that there is a stored bitmap for @bitmap, which can be trusted
- * and records guest writes if @bitmap does.
- */
-static int ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
+/* Can the bits for a disk of @size bytes be held in memory? */
+bool qbm_drv_bitmap_fits(uint64_t size, uint64_t granularity)
 {
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
-    bool recording = bdrv_dirty_bitmap_recording(bitmap);
-    qbm_bitmap_info info = { .size = sizeof(info) };
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    int ret;
-
-    ret = qbm_bitmap_find(s->image, name, &info, &error);
-    if (ret == -ENOENT) {
-        /* Its bits follow; killed before that, it must not look clean (I2) */
-        ret = qbm_bitmap_add(s->image, name, granularity, QBM_BITMAP_ALL_DIRTY |
-                             (recording ? QBM_BITMAP_RECORDING : 0), &error);
-    } else if (ret >= 0) {
-        if ((info.flags & QBM_BITMAP_INCONSISTENT) ||
-            info.granularity_bytes != granularity) {
-            error_setg(errp, "the stored bitmap cannot be used any more");
-            return -EINVAL;
-        }
-        if (recording != !!(info.flags & QBM_BITMAP_RECORDING)) {
-            ret = qbm_bitmap_set_recording(s->image, name, recording, &error);
-        }
-    }
-    return ret < 0 ? qbm_drv_set_error(errp, ret, &error) : 0;
-}
-
-/*
- * Writes the bits of @bitmap to its stored copy: adds them or, if @exact,
- * replaces what is there, for which the node must be drained.
- */
-static int write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
-                      Error **errp)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
-    uint64_t size = bdrv_dirty_bitmap_size(bitmap);
-    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(CHUNK_BYTES,
-                                                              bitmap);
-    g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    uint64_t offset = 0;
-    int ret = 0;
-
-    while (offset < size) {
-        uint64_t start = size, end = size;
-        int64_t dirty;
-
-        /* Guest writes set bits in other threads */
-        bdrv_dirty_bitmap_lock(bitmap);
-        dirty = bdrv_dirty_bitmap_next_dirty(bitmap, offset, INT64_MAX);
-        if (dirty >= 0) {
-            start = QEMU_ALIGN_DOWN(dirty, chunk);
-            end = MIN(start + chunk, size);
-            bdrv_dirty_bitmap_serialize_part(bitmap, buf, start, end - start);
-        }
-        bdrv_dirty_bitmap_unlock(bitmap);
-
-        if (exact && start > offset) {
-            ret = qbm_bitmap_store_bits(s->image, name, offset, start - offset,
-                                        NULL, 0, &error);
-        }
-        if (ret >= 0 && end > start) {
-            size_t bits_size = DIV_ROUND_UP(end - start, granularity * 8ULL);
-
-            ret = exact ?
-                qbm_bitmap_store_bits(s->image, name, start, end - start, buf,
-                                      bits_size, &error) :
-                qbm_bitmap_merge_bits(s->image, name, start, end - start, buf,
-                                      bits_size, &error);
-        }
-        if (ret < 0) {
-            return qbm_drv_set_error(errp, ret, &error);
-        }
-        offset = end;
-    }
-    return 0;
-}
-
-/*
- * Gives up the stored copy of @bitmap, which could not be brought up to date:
- * it must not be taken for good later (I2).
- */
-static void distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    int ret;
-
-    ret = qbm_bitmap_set_inconsistent(s->image, name, &error);
-    if (ret < 0 && ret != -ENOENT) {
-        /* Our session record remains then, which says as much */
-        error_report("Cannot mark bitmap '%s' inconsistent: %s",
-                     name, error.message);
-    }
-}
-
-/*
- * Makes the stored bitmaps exact (I3).  The node must be drained.
- *
- * A bitmap that is lent to a job is two in memory, itself and the successor
- * that records meanwhile.  The stored one has the bits of both and stays so.
- */
-int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
-{
-    BDRVQbmState *s = bs->opaque;
-    BdrvDirtyBitmap *bitmap;
-    int result = 0;
-
-    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
-        Error *local_err = NULL;
-
-        if (!is_kept(bitmap) || bdrv_dirty_bitmap_has_successor(bitmap)) {
-            continue;
-        }
-        if (ensure_stored(s, bitmap, &local_err) < 0 ||
-            write_bits(s, bitmap, true, &local_err) < 0)
-        {
-            error_prepend(&local_err, "Bitmap '%s': ",
-                          bdrv_dirty_bitmap_name(bitmap));
-            distrust_stored(s, bitmap);
-            /* One bad bitmap must not cost the others; tell about the first */
-            error_propagate(result ? NULL : errp, local_err);
-            result = -EINVAL;
-        }
-    }
-    return result;
-}
-
-/*
- * Removes the stored copies of bitmaps that migration is taking elsewhere, as
- * QEMU has qcow2 lose them: the disk may go on changing there.
- */
-void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
-
-    for (item = list; item; item = item->next) {
-        const BlockDirtyInfo *info = item->value;
-        qbm_error error = QBM_DRV_ERROR_INIT;
-        BdrvDirtyBitmap *bitmap;
-        int ret;
-
-        if (!info->name || !info->persistent) {
-            continue;
-        }
-        bitmap = bdrv_find_dirty_bitmap(bs, info->name);
-        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
-            continue;
-        }
-        ret = qbm_bitmap_remove(s->image, info->name, &error);
-        if (ret < 0 && ret != -ENOENT) {
-            warn_report("Bitmap '%s' of '%s' is not removed: %s", info->name,
-                        s->descriptor_path, error.message);
-        }
-    }
-    qapi_free_BlockDirtyInfoList(list);
+    return granularity && granularity <= QBM_GRANULARITY_MAX &&
+           DIV_ROUND_UP(size, granularity) <= GRANULES_MAX;
 }
 
 /* A BlockDriver function, see block_int-common.h */
@@ -246,13 +79,14 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
-    if (!s->writable || s->loading_bitmaps || !is_kept(bitmap)) {
+    if (!s->writable || s->loading_bitmaps || !qbm_drv_bitmap_is_kept(bitmap)) {
         return;
     }
-    if (ensure_stored(s, bitmap, &local_err) < 0 ||
-        write_bits(s, bitmap, false, &local_err) < 0)
+    trace_qbm_bitmap_changed(bs, bdrv_dirty_bitmap_name(bitmap));
+    if (qbm_drv_ensure_stored(s, bitmap, &local_err) < 0 ||
+        qbm_drv_write_bits(s, bitmap, false, &local_err) < 0)
     {
-        distrust_stored(s, bitmap);
+        qbm_drv_distrust_stored(s, bitmap);
         warn_reportf_err(local_err, "Bitmap '%s' of node '%s' could not be "
                          "saved: ", bdrv_dirty_bitmap_name(bitmap),
                          bdrv_get_node_name(bs));
@@ -278,6 +112,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
+    trace_qbm_reconcile(bs, s->writable);
     /* Whoever is waited for below may drop the last reference */
     bdrv_ref(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
@@ -295,223 +130,28 @@ void qbm_drv_reconcile_bh(void *opaque)
     bdrv_unref(bs);
 }
 
-/* From the library to memory */
-
-static int read_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    uint64_t size = bdrv_dirty_bitmap_size(bitmap);
-    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(CHUNK_BYTES,
-                                                              bitmap);
-    g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    uint64_t offset = 0;
-    int ret;
-
-    while (offset < size) {
-        uint64_t dirty = 0, start, end;
-
-        ret = qbm_bitmap_next_dirty(s->image, name, offset, &dirty, &error);
-        if (ret == 0 || (ret > 0 && dirty >= size)) {
-            break;
-        }
-        if (ret > 0) {
-            start = QEMU_ALIGN_DOWN(dirty, chunk);
-            end = MIN(start + chunk, size);
-            /* QEMU reads whole words, the library writes the bits there are */
-            memset(buf, 0, CHUNK_BYTES);
-            ret = qbm_bitmap_load_bits(s->image, name, start, end - start, buf,
-                                       CHUNK_BYTES, &error);
-        }
-        if (ret < 0) {
-            return qbm_drv_set_error(errp, ret, &error);
-        }
-        bdrv_dirty_bitmap_deserialize_part(bitmap, buf, start, end - start,
-                                           false);
-        offset = end;
-    }
-    bdrv_dirty_bitmap_deserialize_finish(bitmap);
-    return 0;
-}
-
-static void create_bitmap(BlockDriverState *bs, const qbm_bitmap_info *info,
-                          bool usable)
-{
-    BDRVQbmState *s = bs->opaque;
-    uint64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
-    /* An inconsistent bitmap may have none; it is there to be removed */
-    uint64_t granularity = info->granularity_bytes ?: 64 * KiB;
-    BdrvDirtyBitmap *bitmap;
-    Error *local_err = NULL;
-
-    if (DIV_ROUND_UP(size, granularity) > GRANULES_MAX ||
-        granularity > 1U << 31)
-    {
-        warn_report("Bitmap '%s' of '%s' is too big for QEMU; it is not loaded",
-                    info->name, s->descriptor_path);
-        return;
-    }
-
-    bitmap = bdrv_create_dirty_bitmap(bs, granularity, info->name, &local_err);
-    if (!bitmap) {
-        warn_reportf_err(local_err, "Bitmap '%s' of '%s' is not loaded: ",
-                         info->name, s->descriptor_path);
-        return;
-    }
-    bdrv_dirty_bitmap_set_persistence(bitmap, true);
-
-    if (usable && read_bits(s, bitmap, &local_err) < 0) {
-        /* Costs the bitmap, not the disk (I5) */
-        warn_reportf_err(local_err, "Bitmap '%s' of '%s': ", info->name,
-                         s->descriptor_path);
-        if (s->writable) {
-            distrust_stored(s, bitmap);
-        }
-        usable = false;
-    }
-    if (!usable) {
-        bdrv_dirty_bitmap_set_inconsistent(bitmap);
-    } else if (!(info->flags & QBM_BITMAP_RECORDING)) {
-        bdrv_disable_dirty_bitmap(bitmap);
-    }
-    if (!s->writable) {
-        bdrv_dirty_bitmap_set_readonly(bitmap, true);
-    }
-}
-
-/*
- * There is a BdrvDirtyBitmap of the name of a stored one already.  Returns
- * whether it shall stay.
- */
-static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
-                        const qbm_bitmap_info *info, bool usable)
-{
-    BDRVQbmState *s = bs->opaque;
-    Error *local_err = NULL;
-
-    if (!s->writable) {
-        return true;
-    }
-    if (is_busy(bitmap)) {
-        bdrv_dirty_bitmap_set_readonly(bitmap, false);
-        return true;
-    }
-
-    if (bdrv_dirty_bitmap_inconsistent(bitmap) ||
-        bdrv_dirty_bitmap_readonly(bitmap))
-    {
-        /*
-         * It was made from the stored one when the node was read-only.  Now
-         * that we may write, the library may have found that one good after
-         * all (after a crash), or bad.
-         */
-        if (usable == bdrv_dirty_bitmap_inconsistent(bitmap)) {
-            return false;
-        }
-        bdrv_dirty_bitmap_set_readonly(bitmap, false);
-        return true;
-    }
-
-    /*
-     * It came by migration, or stayed because it was to leave by one, and is
-     * at least as good as the stored one, which has the guest's writes up to
-     * the change of hands.
-     */
-    if (bdrv_dirty_bitmap_get_persistence(bitmap) &&
-        (ensure_stored(s, bitmap, &local_err) < 0 ||
-         write_bits(s, bitmap, false, &local_err) < 0))
-    {
-        distrust_stored(s, bitmap);
-        warn_reportf_err(local_err, "Bitmap '%s' of '%s': ", info->name,
-                         s->descriptor_path);
-    }
-    return true;
-}
-
-/*
- * Makes BdrvDirtyBitmaps of the stored bitmaps.  A bitmap that cannot be used
- * becomes an inconsistent one and is no error (I5).  With @only_missing, the
- * BdrvDirtyBitmaps that are there stay as they are.
- */
-int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
-{
-    BDRVQbmState *s = bs->opaque;
-    uint32_t bad_flags = QBM_BITMAP_INCONSISTENT;
-    g_autoptr(GArray) list = NULL;
-    guint i;
-
-    list = qbm_drv_list_bitmaps(s, errp);
-    if (!list) {
-        return -EIO;
-    }
-    if (!s->writable) {
-        /* Somebody writes, or died writing and only a writer can tell */
-        bad_flags |= QBM_BITMAP_IN_USE;
-    }
-
-    s->loading_bitmaps = true;
-    for (i = 0; i < list->len; i++) {
-        const qbm_bitmap_info *info = &g_array_index(list, qbm_bitmap_info, i);
-        BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(bs, info->name);
-        bool usable = !(info->flags & bad_flags);
-
-        if (bitmap && (only_missing ||
-                       keep_bitmap(bs, bitmap, info, usable))) {
-            continue;
-        }
-        if (bitmap) {
-            bdrv_release_dirty_bitmap(bitmap);
-        }
-        create_bitmap(bs, info, usable);
-    }
-    s->loading_bitmaps = false;
-    return 0;
-}
-
-/* When the node changes */
-
-/*
- * Drops the BdrvDirtyBitmaps of stored bitmaps: with the session we lose
- * control of them.  Those that leave by migration are not ours any more.
- */
-void qbm_drv_release_bitmaps(BlockDriverState *bs)
-{
-    BdrvDirtyBitmap *bitmap, *next;
-
-    for (bitmap = bdrv_dirty_bitmap_first(bs); bitmap; bitmap = next) {
-        next = bdrv_dirty_bitmap_next(bitmap);
-        if (bdrv_dirty_bitmap_name(bitmap) &&
-            bdrv_dirty_bitmap_get_persistence(bitmap) && !is_busy(bitmap))
-        {
-            bdrv_release_dirty_bitmap(bitmap);
-        }
-    }
-}
-
-void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly)
+int qbm_drv_check_resize(BlockDriverState *bs, uint64_t new_size, Error **errp)
 {
     BdrvDirtyBitmap *bitmap;
 
     FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
-        if (bdrv_dirty_bitmap_name(bitmap) &&
-            bdrv_dirty_bitmap_get_persistence(bitmap))
-        {
-            bdrv_dirty_bitmap_set_readonly(bitmap, readonly);
-        }
-    }
-}
+        const char *name = bdrv_dirty_bitmap_name(bitmap);
+        uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
 
-int qbm_drv_check_resize(BlockDriverState *bs, Error **errp)
-{
-    BdrvDirtyBitmap *bitmap;
-
-    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
         /* Inconsistent ones have no bits to care for */
-        if (bdrv_dirty_bitmap_name(bitmap) &&
+        if (name &&
             bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY | BDRV_BITMAP_RO,
                                     errp) < 0)
         {
             return -ENOTSUP;
+        }
+        if (qbm_drv_bitmap_is_kept(bitmap) &&
+            !qbm_drv_bitmap_fits(new_size, granularity))
+        {
+            error_setg(errp, "Granularity %" PRIu32 " of bitmap '%s' is too "
+                       "small for an image of %" PRIu64 " bytes", granularity,
+                       name, new_size);
+            return -EFBIG;
         }
     }
     return 0;
@@ -532,7 +172,9 @@ void qbm_drv_grow_bitmaps(BlockDriverState *bs, int64_t old_size,
 
     bdrv_dirty_bitmap_truncate(bs, new_size);
     FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
-        if (is_kept(bitmap) && bdrv_dirty_bitmap_enabled(bitmap)) {
+        if (qbm_drv_bitmap_is_kept(bitmap) &&
+            bdrv_dirty_bitmap_enabled(bitmap))
+        {
             bdrv_set_dirty_bitmap(bitmap, old_size, new_size - old_size);
         }
     }
@@ -595,7 +237,11 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
         error_setg(errp, "No write access");
         goto fail;
     }
-    if (DIV_ROUND_UP(size, granularity) > GRANULES_MAX) {
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        error_setg(errp, "The node is inactive");
+        goto fail;
+    }
+    if (!qbm_drv_bitmap_fits(size, granularity)) {
         error_setg(errp, "Granularity %" PRIu32 " is too small for an image of "
                    "%" PRIu64 " bytes", granularity, size);
         goto fail;
@@ -607,6 +253,7 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
         goto fail;
     }
     call.image = s->image;
+    trace_qbm_bitmap_add(s->descriptor_path, name, granularity);
     ret = thread_pool_submit_co(add_worker, &call);
     if (ret < 0) {
         qbm_drv_set_error(errp, ret, &call.error);
@@ -637,6 +284,7 @@ qbm_drv_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
                    "No write access", name, s->descriptor_path);
         return -EACCES;
     }
+    trace_qbm_bitmap_remove(s->descriptor_path, name);
     ret = thread_pool_submit_co(remove_worker, &call);
     /* Absence is not an error, see bdrv_co_remove_persistent_dirty_bitmap() */
     return ret < 0 && ret != -ENOENT ?

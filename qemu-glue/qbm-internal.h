@@ -135,14 +135,25 @@ qbm_drv_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                     PreallocMode prealloc, BdrvRequestFlags flags,
                     Error **errp);
 
-/* qbm-bitmap.c */
-GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
+/* qbm-bitmap-load.c */
 int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp);
-int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
-void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 void qbm_drv_release_bitmaps(BlockDriverState *bs);
 void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly);
-int qbm_drv_check_resize(BlockDriverState *bs, Error **errp);
+
+/* qbm-bitmap-store.c */
+int qbm_drv_ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap,
+                          Error **errp);
+int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
+                       Error **errp);
+void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap);
+int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
+void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
+
+/* qbm-bitmap.c */
+GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
+bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap);
+bool qbm_drv_bitmap_fits(uint64_t size, uint64_t granularity);
+int qbm_drv_check_resize(BlockDriverState *bs, uint64_t new_size, Error **errp);
 void qbm_drv_grow_bitmaps(BlockDriverState *bs, int64_t old_size,
                           int64_t new_size);
 void qbm_drv_reconcile_bh(void *opaque);

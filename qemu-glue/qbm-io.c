@@ -301,7 +301,7 @@ qbm_drv_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
     TruncateCall call = { .error = QBM_DRV_ERROR_INIT };
     int ret, end_ret;
 
-    ret = qbm_drv_check_resize(bs, errp);
+    ret = qbm_drv_check_resize(bs, offset, errp);
     if (ret < 0) {
         return ret;
     }

@@ -61,6 +61,7 @@ void qbm_drv_report_notices(BDRVQbmState *s)
     char buf[2048];
 
     while (s->image && qbm_take_notice(s->image, buf, sizeof(buf)) > 0) {
+        trace_qbm_notice(s->descriptor_path, buf);
         warn_report("%s", buf);
     }
 }

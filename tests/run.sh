@@ -18,7 +18,7 @@ export QBM_QEMU QBM_GUEST
 
 case $verb in
 test)
-    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config
+    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config libnbd-bin strace
     cargo test --workspace --exclude qbm-simulator --locked
     # Shows how many crashes it judged.
     cargo test -p qbm-simulator --locked -- --nocapture

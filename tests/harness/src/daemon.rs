@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! qemu-storage-daemon: QEMU's block layer without a guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
@@ -81,6 +81,12 @@ impl StorageDaemon {
             .map(drop)
     }
 
+    /// Where [`StorageDaemon::export`] has the daemon listen.
+    #[must_use]
+    pub fn nbd_socket(&self) -> &Path {
+        &self.nbd_socket
+    }
+
     /// Exports node `disk` for writing, and connects to it.
     ///
     /// # Errors
@@ -94,6 +100,12 @@ impl StorageDaemon {
         });
         self.qmp.execute("block-export-add", export)?;
         NbdClient::connect(&self.nbd_socket, NBD_EXPORT)
+    }
+
+    /// The daemon's process id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Kills the daemon with SIGKILL.

@@ -86,6 +86,21 @@ impl Qmp {
         self.send(&json!({ "execute": command, "arguments": arguments }))
     }
 
+    /// Waits for the reply to a command that was [started](Self::start).
+    ///
+    /// # Errors
+    /// When the connection ends before it comes.
+    pub fn reply(&mut self) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = self.receive(deadline)?;
+            if message.get("event").is_none() {
+                return Ok(message);
+            }
+            self.events.push_back(message);
+        }
+    }
+
     /// Runs a command that must fail; gives QEMU's words.
     ///
     /// # Errors
@@ -118,6 +133,11 @@ impl Qmp {
             }
             self.events.push_back(message);
         }
+    }
+
+    /// The events that came and that nobody waited for.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        self.events.drain(..).collect()
     }
 
     /// Asks QEMU to end; the reply may be lost, since the end comes with it.

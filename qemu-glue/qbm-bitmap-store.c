@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QBM BlockDriver: dirty bitmaps, from memory to the library
+ *
+ * Bits are or'ed into a stored bitmap beside guest writes, and taken off it
+ * only with the node drained (see qbm-bitmap.c).
+ */
+
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/units.h"
+#include "trace.h"
+#include "qbm-internal.h"
+
+/* Bits are moved in pieces of this many bytes */
+#define CHUNK_BYTES (64 * KiB)
+
+/*
+ * Sees to it that there is a stored bitmap for @bitmap, which can be trusted
+ * and records guest writes if @bitmap does.
+ */
+int qbm_drv_ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap,
+                          Error **errp)
+{
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
+    bool recording = bdrv_dirty_bitmap_recording(bitmap);
+    qbm_bitmap_info info = { .size = sizeof(info) };
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    int ret;
+
+    ret = qbm_bitmap_find(s->image, name, &info, &error);
+    if (ret == -ENOENT) {
+        trace_qbm_bitmap_add(s->descriptor_path, name, granularity);
+        /* Its bits follow; killed before that, it must not look clean (I2) */
+        ret = qbm_bitmap_add(s->image, name, granularity, QBM_BITMAP_ALL_DIRTY |
+                             (recording ? QBM_BITMAP_RECORDING : 0), &error);
+    } else if (ret >= 0) {
+        if ((info.flags & QBM_BITMAP_INCONSISTENT) ||
+            info.granularity_bytes != granularity) {
+            error_setg(errp, "the stored bitmap cannot be used any more");
+            return -EINVAL;
+        }
+        if (recording != !!(info.flags & QBM_BITMAP_RECORDING)) {
+            ret = qbm_bitmap_set_recording(s->image, name, recording, &error);
+        }
+    }
+    return ret < 0 ? qbm_drv_set_error(errp, ret, &error) : 0;
+}
+
+/*
+ * Writes the bits of @bitmap to its stored copy: adds them or, if @exact,
+ * replaces what is there, for which the node must be drained.
+ */
+int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
+                       Error **errp)
+{
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
+    uint64_t size = bdrv_dirty_bitmap_size(bitmap);
+    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(CHUNK_BYTES,
+                                                              bitmap);
+    g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    uint64_t offset = 0;
+    int ret = 0;
+
+    trace_qbm_bitmap_store(s->descriptor_path, name, exact);
+    while (offset < size) {
+        uint64_t start = size, end = size;
+        int64_t dirty;
+
+        /* Guest writes set bits in other threads */
+        bdrv_dirty_bitmap_lock(bitmap);
+        dirty = bdrv_dirty_bitmap_next_dirty(bitmap, offset, INT64_MAX);
+        if (dirty >= 0) {
+            start = QEMU_ALIGN_DOWN(dirty, chunk);
+            end = MIN(start + chunk, size);
+            bdrv_dirty_bitmap_serialize_part(bitmap, buf, start, end - start);
+        }
+        bdrv_dirty_bitmap_unlock(bitmap);
+
+        if (exact && start > offset) {
+            ret = qbm_bitmap_store_bits(s->image, name, offset, start - offset,
+                                        NULL, 0, &error);
+        }
+        if (ret >= 0 && end > start) {
+            size_t bits_size = DIV_ROUND_UP(end - start, granularity * 8ULL);
+
+            ret = exact ?
+                qbm_bitmap_store_bits(s->image, name, start, end - start, buf,
+                                      bits_size, &error) :
+                qbm_bitmap_merge_bits(s->image, name, start, end - start, buf,
+                                      bits_size, &error);
+        }
+        if (ret < 0) {
+            return qbm_drv_set_error(errp, ret, &error);
+        }
+        offset = end;
+    }
+    return 0;
+}
+
+/*
+ * Gives up the stored copy of @bitmap, which could not be brought up to date:
+ * it must not be taken for good later (I2).
+ */
+void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap)
+{
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    int ret;
+
+    trace_qbm_bitmap_distrust(s->descriptor_path, name);
+    ret = qbm_bitmap_set_inconsistent(s->image, name, &error);
+    if (ret < 0 && ret != -ENOENT) {
+        /* Our session record remains then, which says as much */
+        error_report("Cannot mark bitmap '%s' inconsistent: %s",
+                     name, error.message);
+    }
+}
+
+/*
+ * Makes the stored bitmaps exact (I3).  The node must be drained.
+ *
+ * A bitmap that is lent to a job is two in memory, itself and the successor
+ * that records meanwhile.  The stored one has the bits of both and stays so.
+ */
+int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+    int result = 0;
+
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        Error *local_err = NULL;
+
+        if (!qbm_drv_bitmap_is_kept(bitmap) ||
+            bdrv_dirty_bitmap_has_successor(bitmap))
+        {
+            continue;
+        }
+        if (qbm_drv_ensure_stored(s, bitmap, &local_err) < 0 ||
+            qbm_drv_write_bits(s, bitmap, true, &local_err) < 0)
+        {
+            error_prepend(&local_err, "Bitmap '%s': ",
+                          bdrv_dirty_bitmap_name(bitmap));
+            qbm_drv_distrust_stored(s, bitmap);
+            /* One bad bitmap must not cost the others; tell about the first */
+            error_propagate(result ? NULL : errp, local_err);
+            result = -EINVAL;
+        }
+    }
+    return result;
+}
+
+/*
+ * Removes the stored copies of bitmaps that migration is taking elsewhere, as
+ * QEMU has qcow2 lose them: the disk may go on changing there.
+ */
+void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
+
+    for (item = list; item; item = item->next) {
+        const BlockDirtyInfo *info = item->value;
+        qbm_error error = QBM_DRV_ERROR_INIT;
+        BdrvDirtyBitmap *bitmap;
+        int ret;
+
+        if (!info->name || !info->persistent) {
+            continue;
+        }
+        bitmap = bdrv_find_dirty_bitmap(bs, info->name);
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            continue;
+        }
+        trace_qbm_bitmap_remove(s->descriptor_path, info->name);
+        ret = qbm_bitmap_remove(s->image, info->name, &error);
+        if (ret < 0 && ret != -ENOENT) {
+            warn_report("Bitmap '%s' of '%s' is not removed: %s", info->name,
+                        s->descriptor_path, error.message);
+        }
+    }
+    qapi_free_BlockDirtyInfoList(list);
+}
