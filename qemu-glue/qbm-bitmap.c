@@ -12,7 +12,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -115,6 +114,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     trace_qbm_reconcile(bs, s->writable);
     /* Whoever is waited for below may drop the last reference */
     bdrv_ref(bs);
+    qbm_drv_lock_context(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     if (s->writable) {
@@ -127,6 +127,7 @@ void qbm_drv_reconcile_bh(void *opaque)
         qbm_drv_report_notices(s);
     }
     bdrv_drained_end(bs);
+    qbm_drv_unlock_context(bs);
     bdrv_unref(bs);
 }
 
