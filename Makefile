@@ -12,7 +12,7 @@ PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
-.PHONY: all build test demo lint header man abi install install-strip uninstall qemu guest crash sabotage miri bench fuzz clean help
+.PHONY: all build test demo lint header man abi install install-strip uninstall qemu guest iotests crash sabotage miri bench fuzz clean help
 
 all: build
 
@@ -34,6 +34,9 @@ demo: ## Incremental backup of a guest's raw disk across shutdowns and a crash
 
 test: ## Run every test, from unit to guest
 	@tests/run.sh test
+
+iotests: ## Run QEMU's block test-suite for qbm; TESTS= picks some
+	@tests/iotests.sh $(TESTS)
 
 sabotage: ## Break the engine on purpose, and see that the tests notice
 	@tests/sabotage.sh

@@ -127,6 +127,16 @@
 #define QBM_CREATE_EXCLUSIVE 2
 
 /*
+ Make nothing, only say whether a descriptor could be made at the path, or one that is there replaced.
+ */
+#define QBM_CREATE_DRY_RUN 4
+
+/*
+ data_file is no local file: it is stored and not looked at. Who opens the image has to know how to get there.
+ */
+#define QBM_CREATE_REMOTE_DATA 8
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_OPEN_NO_LOCK 1
@@ -195,7 +205,8 @@
 #define QBM_CHECK_NO_LOCK 1
 
 /*
- Others may have the image open, even for writing; then little can be said of its bitmaps. Not with QBM_CHECK_REPAIR.
+ Others may have the image open, even for writing; then little can be said of its bitmaps. Not with QBM_CHECK_REPAIR or
+ QBM_CHECK_REPAIR_LEAKS.
  */
 #define QBM_CHECK_SHARED 2
 
@@ -203,6 +214,11 @@
  Mend what can be mended.
  */
 #define QBM_CHECK_REPAIR 4
+
+/*
+ Remove files that nobody needs, findings of QBM_SEVERITY_LEAK, and mend nothing else. Beside QBM_CHECK_REPAIR it adds nothing.
+ */
+#define QBM_CHECK_REPAIR_LEAKS 8
 
 /*
  Found by this library, but of a kind that this list does not have; the message tells.
@@ -427,7 +443,7 @@ typedef struct qbm_create_args {
    */
   uint32_t durability;
   /*
-   Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw file.
+   Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw local file.
    */
   uint64_t image_size_bytes;
   /*
@@ -1025,7 +1041,7 @@ int32_t qbm_bitmap_abort(struct qbm_image *image,
  Looks for everything that is wrong with the image whose descriptor is at path. Reads every bitmap file, but not the data
  image, which is never written either. Blocks.
 
- Without QBM_CHECK_REPAIR nothing is written. With it, a crash is recovered from, what cannot be trusted is listed as
+ Without QBM_CHECK_REPAIR and QBM_CHECK_REPAIR_LEAKS nothing is written. With the former, a crash is recovered from, what cannot be trusted is listed as
  inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
  On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
  Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is

@@ -31,9 +31,10 @@ cache=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 log=$cache/build.log
+# What one tree compiled is of use to the next, if the compiler is run by ccache.
+export CCACHE_BASEDIR=$cache CCACHE_NOHASHDIR=1
 results_kept=6
 trees_kept=2 # of each version
-meson_option=
 
 qemu_version=${QBM_QEMU_VERSION:-10.0}
 case $qemu_version in
@@ -45,18 +46,6 @@ case $qemu_version in
     ;;
 esac
 
-configure_options=(
-    --target-list=x86_64-softmmu
-    --without-default-features
-    --enable-tools --enable-system --disable-user
-    --enable-tcg --enable-kvm
-    --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
-    --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
-    --enable-qbm
-    # A function without a declaration returns an int: half a pointer
-    --extra-cflags=-Werror=implicit-function-declaration
-    --disable-docs --disable-debug-info --disable-install-blobs
-)
 programs=(
     qemu-img qemu-io qemu-nbd
     storage-daemon/qemu-storage-daemon
@@ -98,7 +87,8 @@ hash_checkout() {
     [ ! -e "$root/Cargo.lock" ] || parts+=(Cargo.lock)
     hash_contents "${parts[@]}" \
         -not -path '*/target/*' -not -path 'qbm-*/tests/*' -not -path 'qbm-*/benches/*' \
-        -not -path 'qbm-*/fuzz/*' -not -name '*.md'
+        -not -path 'qbm-*/fuzz/*' -not -path '*/iotests/*' -not -name '*.md' \
+        -not -path 'qemu-glue/patches/*' # those are in the tree's key
 }
 
 # Finds the pristine source, without getting it: $source, $source_id, $version,
@@ -114,22 +104,33 @@ locate_source() {
         source_id=$(head -n 1 "$source/debian/changelog")
     fi
     patches=$here/patches/$(cut -d. -f1,2 <<< "$version")
-    [ -n "$meson_option" ] || add_version_options
+    choose_options
     [ -d "$patches" ] ||
         die "no patches for QEMU $version; there are some for $(cd "$here/patches" && echo *)"
 }
 
-# Adds the options that are not the same in all versions.
-add_version_options() {
-    if [ "${version%%.*}" -ge 10 ]; then
-        configure_options+=(--enable-pixman --disable-fdt)
-        meson_option=--python=$cache/venv/bin/python3
-    else
+# Says how this version is configured: $configure_options, $meson_option.
+choose_options() {
+    local own=(--enable-pixman --disable-fdt)
+    meson_option=--python=$cache/venv/bin/python3
+    if [ "${version%%.*}" -lt 10 ]; then
         # 7.2 insists on libfdt, for the microvm machine, and takes --python only
         # together with a meson inside its tree.
-        configure_options+=(--enable-fdt=system)
+        own=(--enable-fdt=system)
         meson_option=--meson=$cache/venv/bin/meson
     fi
+    configure_options=(
+        --target-list=x86_64-softmmu
+        --without-default-features
+        --enable-tools --enable-system --disable-user
+        --enable-tcg --enable-kvm "${own[@]}"
+        --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
+        --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
+        --enable-qbm
+        # A function without a declaration returns an int: half a pointer
+        --extra-cflags=-Werror=implicit-function-declaration
+        --disable-docs --disable-debug-info --disable-install-blobs
+    )
 }
 
 # Names what is to be built: $tree, $result. The system is in the keys because the
@@ -139,7 +140,7 @@ name_result() {
     # shellcheck source=/dev/null
     system=$(. /etc/os-release && echo "$ID ${VERSION_ID:-} $(uname -m)")
     tree_key=$(printf '%s\n' "$source_id" "$system" "${configure_options[@]}" \
-        "$(hash_contents "qemu-glue/patches/${patches##*/}")" | hash_stdin)
+        "$(hash_contents "qemu-glue/patches/${patches##*/}" -not -name '*-iotests-*')" | hash_stdin)
     result_key=$(printf '%s\n' "$tree_key" "$(hash_checkout)" | hash_stdin)
     tree=$cache/tree-$version-$tree_key
     result=$cache/qemu-$version-$result_key
@@ -192,6 +193,8 @@ prepare_tree() {
         logged cp -al "$source" "$tree/src.new"
     fi
     for patch in "$patches"/*.patch; do
+        # QEMU's tests are patched where they are run (tests/iotests.sh)
+        [[ $patch != *-iotests-* ]] || continue
         logged patch -d "$tree/src.new" -p1 --no-backup-if-mismatch -i "$patch"
     done
     mv "$tree/src.new" "$tree/src"

@@ -117,6 +117,9 @@ void qbm_drv_reconcile_bh(void *opaque)
     qbm_drv_lock_context(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
+    bdrv_graph_rdlock_main_loop();
+    qbm_drv_follow_data_file(bs);
+    bdrv_graph_rdunlock_main_loop();
     if (s->writable) {
         if (qbm_drv_load_bitmaps(bs, true, &local_err) < 0 ||
             qbm_drv_store_bitmaps(bs, &local_err) < 0)

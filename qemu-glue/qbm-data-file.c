@@ -58,6 +58,40 @@ int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
 }
 
 /*
+ * What a descriptor names is a local file.  When there is none and the name
+ * looks like that of an image elsewhere, the image was made over that one, and
+ * whoever opens it has to say how to get there.  Returns the name, or NULL.
+ */
+const char *qbm_drv_data_url(BDRVQbmState *s)
+{
+    g_autofree char *directory = g_path_get_dirname(s->descriptor_path);
+    const char *name;
+
+    if (!strstart(s->data_path, directory, &name) || name[0] != '/' ||
+        !path_has_protocol(name + 1) || access(s->data_path, F_OK) == 0)
+    {
+        return NULL;
+    }
+    return name + 1;
+}
+
+/*
+ * Only of a local file can the library see whether it was changed.  Returns ""
+ * for a data image that is none.
+ */
+char *qbm_drv_data_file_path(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    char *path;
+
+    if (qbm_drv_local_path(s->data_file->bs, "The data image", &path, NULL) < 0)
+    {
+        return g_strdup("");
+    }
+    return path;
+}
+
+/*
  * A descriptor is untrusted: the format it names for its data image must be
  * one, not a protocol, nor a filter or a node made for tests.
  */
@@ -92,7 +126,8 @@ open_stored_data_file(BlockDriverState *bs, const qbm_info *info, int flags,
 {
     BDRVQbmState *s = bs->opaque;
     bool raw = !strcmp(info->data_format, "raw");
-    bool read_only = bs->force_share || (!raw && bdrv_is_read_only(bs));
+    bool read_only = bs->force_share || (flags & BDRV_O_CHECK) ||
+                     (!raw && bdrv_is_read_only(bs));
     struct stat data_st, descriptor_st;
     BlockDriver *protocol;
     QDict *options;
@@ -110,6 +145,14 @@ open_stored_data_file(BlockDriverState *bs, const qbm_info *info, int flags,
         descriptor_st.st_ino == data_st.st_ino)
     {
         error_setg(errp, "it is the descriptor itself");
+        return NULL;
+    }
+
+    /* To open a FIFO, say, could take forever, or have an effect */
+    if (stat(info->data_file, &data_st) == 0 && !S_ISREG(data_st.st_mode) &&
+        !S_ISBLK(data_st.st_mode))
+    {
+        error_setg(errp, "it is neither a regular file nor a block device");
         return NULL;
     }
 
@@ -184,14 +227,26 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     if (s->data_file) {
         GRAPH_RDLOCK_GUARD_MAINLOOP();
         s->data_file_given = true;
-        /* Only of a local file can the library see whether it was changed */
-        if (qbm_drv_local_path(s->data_file->bs, "The data image",
-                               &s->given_data_path, NULL) < 0) {
-            s->given_data_path = g_strdup("");
-        }
+        s->given_data_path = qbm_drv_data_file_path(bs);
+        s->child_data_path = g_strdup(s->given_data_path);
         return check_given_data_file(bs, &info, errp) ? 0 : -EINVAL;
     }
 
+    if ((flags & BDRV_O_CHECK) && (info.flags & QBM_INFO_SIZE_KNOWN) &&
+        access(s->data_path, F_OK) < 0)
+    {
+        /* That is for the check to tell */
+        return 0;
+    }
+    if (flags & BDRV_O_NO_IO) {
+        /* Even to open what a descriptor names may have an effect */
+        error_setg(errp, "The descriptor '%s' does not record the size of its "
+                   "data image '%s', which is opened only if there is I/O",
+                   s->descriptor_path, s->data_path);
+        error_append_hint(errp, "Once the image has been open for writing, the "
+                          "size is on record.\n");
+        return -EINVAL;
+    }
     data_bs = open_stored_data_file(bs, &info, flags, errp);
     if (!data_bs) {
         error_prepend(errp, "Cannot open the data image '%s' of '%s': ",
@@ -202,7 +257,13 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     s->data_file = bdrv_attach_child(bs, data_bs, QBM_OPT_DATA_FILE,
                                      &child_of_bds, BDRV_CHILD_DATA, errp);
     bdrv_graph_wrunlock();
-    return s->data_file ? 0 : -EINVAL;
+    if (!s->data_file) {
+        return -EINVAL;
+    }
+    bdrv_graph_rdlock_main_loop();
+    s->child_data_path = qbm_drv_data_file_path(bs);
+    bdrv_graph_rdunlock_main_loop();
+    return 0;
 }
 
 /* Learns the size of the data image, which is the size of ours */

@@ -9,11 +9,38 @@
 #include "qemu/option.h"
 #include "qbm-internal.h"
 
+/* What the bitmap files of a copy of @bs have at most, however many zeroes */
+static uint64_t measure_bitmaps(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap;
+    uint64_t size = 0;
+
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            uint64_t bits = DIV_ROUND_UP(bdrv_dirty_bitmap_size(bitmap),
+                                         bdrv_dirty_bitmap_granularity(bitmap));
+
+            size += DIV_ROUND_UP(bits, 8);
+        }
+    }
+    return size;
+}
+
 BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
                                   Error **errp)
 {
     BlockMeasureInfo *info;
+    PreallocMode prealloc;
+    uint32_t durability;
     int64_t required;
+
+    if (qbm_drv_parse_durability(qemu_opt_get(opts, QBM_OPT_DURABILITY),
+                                 &durability, errp) < 0 ||
+        qbm_drv_parse_preallocation(qemu_opt_get(opts, BLOCK_OPT_PREALLOC),
+                                    &prealloc, errp) < 0)
+    {
+        return NULL;
+    }
 
     if (in_bs) {
         required = bdrv_getlength(in_bs);
@@ -26,10 +53,14 @@ BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
                             BDRV_SECTOR_SIZE);
     }
 
-    /* That of the raw image; the rest is small and of no fixed size */
+    /* That of the raw image; the descriptor is small and of no fixed size */
     info = g_new0(BlockMeasureInfo, 1);
     info->required = required;
     info->fully_allocated = info->required;
+    info->has_bitmaps = in_bs && bdrv_supports_persistent_dirty_bitmap(in_bs);
+    if (info->has_bitmaps) {
+        info->bitmaps = measure_bitmaps(in_bs);
+    }
     return info;
 }
 
@@ -100,7 +131,7 @@ ImageInfoSpecific *qbm_drv_get_specific_info(BlockDriverState *bs,
     }
 
     data = g_new0(ImageInfoSpecificQbm, 1);
-    data->data_file = g_strdup(info.data_file);
+    data->data_file = g_strdup(qbm_drv_data_url(s) ?: info.data_file);
     data->data_file_format = g_strdup(info.data_format);
     data->durability = info.durability == QBM_DURABILITY_CLOSE ?
         BLOCKDEV_QBM_DURABILITY_CLOSE : BLOCKDEV_QBM_DURABILITY_PROCESS;
@@ -117,7 +148,9 @@ int qbm_drv_has_zero_init(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
 
-    return s->data_file && bdrv_has_zero_init(s->data_file->bs);
+    /* An image that was adopted has what it had */
+    return s->data_file && !qbm_drv_adopted_here(s->descriptor_path) &&
+           bdrv_has_zero_init(s->data_file->bs);
 }
 
 int qbm_drv_probe_blocksizes(BlockDriverState *bs, BlockSizes *bsz)

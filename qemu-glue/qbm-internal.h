@@ -21,10 +21,13 @@
 /* The option that names the data image, and the child that it is */
 #define QBM_OPT_DATA_FILE   "data-file"
 
+/* The name of an option for opening, and of one for creating */
+#define QBM_OPT_DURABILITY  "durability"
+
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
 typedef struct BDRVQbmState {
-    /* The data image.  NULL only with BDRV_O_NO_IO. */
+    /* The data image.  NULL only with BDRV_O_NO_IO or BDRV_O_CHECK. */
     BdrvChild *data_file;
     /* The data image was named by the user, not by the descriptor */
     bool data_file_given;
@@ -33,6 +36,7 @@ typedef struct BDRVQbmState {
     char *data_path;            /* as the descriptor has it, made absolute */
     /* With a data image that the user gave: its local file or "", else NULL */
     char *given_data_path;
+    char *child_data_path;      /* the same of the data image as it is now */
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
     bool trust_data;            /* the user vouches for the data image */
 
@@ -65,6 +69,8 @@ int qbm_drv_parse_durability(const char *str, uint32_t *durability,
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
+bool GRAPH_RDLOCK qbm_drv_data_file_replaced(BlockDriverState *bs);
+void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
 int GRAPH_UNLOCKED
@@ -77,11 +83,17 @@ void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
+const char *qbm_drv_data_url(BDRVQbmState *s);
+char * GRAPH_RDLOCK qbm_drv_data_file_path(BlockDriverState *bs);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                        Error **errp);
 int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
+
+/* qbm-check.c */
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_check(BlockDriverState *bs, BdrvCheckResult *res, BdrvCheckMode fix);
 
 /* qbm-info.c */
 BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
@@ -170,6 +182,9 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs,
 
 /* qbm-create.c */
 extern QemuOptsList qbm_drv_create_opts;
+int qbm_drv_parse_preallocation(const char *str, PreallocMode *prealloc,
+                                Error **errp);
+bool qbm_drv_adopted_here(const char *path);
 int coroutine_fn GRAPH_UNLOCKED
 qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
                        Error **errp);

@@ -31,7 +31,10 @@ int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp)
         s->image = NULL;
         return qbm_drv_set_error(errp, ret, &error);
     }
-    qbm_drv_report_notices(s);
+    /* A check tells the same, and more */
+    if (!(bs->open_flags & BDRV_O_CHECK)) {
+        qbm_drv_report_notices(s);
+    }
     return 0;
 }
 
@@ -76,6 +79,63 @@ int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp)
     return 0;
 }
 
+/* Is the data image another local file than it was? */
+bool qbm_drv_data_file_replaced(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    g_autofree char *path = NULL;
+
+    if (!s->data_file || !s->data_file->bs) {
+        return false;
+    }
+    path = qbm_drv_data_file_path(bs);
+    return strcmp(path, s->child_data_path) != 0;
+}
+
+static void GRAPH_RDLOCK take_new_data_path(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    g_free(s->given_data_path);
+    g_free(s->child_data_path);
+    s->given_data_path = qbm_drv_data_file_path(bs);
+    s->child_data_path = g_strdup(s->given_data_path);
+    s->data_file_given = true;
+}
+
+/*
+ * When a job or a reopen has put another file in the place of the data image,
+ * lets the library look at that one from now on: the bitmaps describe it, and
+ * the seal must not vouch for the old one.  The node must be drained.
+ *
+ * The file is not the one that the old seal was for, but all that was written
+ * to it went through us, or was copied from the old one.
+ */
+void qbm_drv_follow_data_file(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    bool trust_data = s->trust_data;
+    Error *local_err = NULL;
+
+    if (!s->writable || !qbm_drv_data_file_replaced(bs)) {
+        return;
+    }
+    take_new_data_path(bs);
+    if (qbm_drv_store_bitmaps(bs, &local_err) < 0) {
+        warn_reportf_err(local_err, "Persistent bitmaps of node '%s': ",
+                         bdrv_get_node_name(bs));
+        local_err = NULL;
+    }
+    qatomic_store_release(&s->writable, false);
+    s->trust_data = true;
+    if (qbm_drv_activate(bs, false, &local_err) < 0) {
+        /* The next write tries again */
+        error_reportf_err(local_err, "Cannot record writes to node '%s': ",
+                          bdrv_get_node_name(bs));
+    }
+    s->trust_data = trust_data;
+}
+
 /*
  * Ends the session.  The BdrvDirtyBitmaps of stored bitmaps go with it, since
  * others may change the image from now on.
@@ -97,6 +157,7 @@ int qbm_drv_inactivate(BlockDriverState *bs)
 
     /* An export, say, may still be writing */
     bdrv_drained_begin(bs);
+    qbm_drv_follow_data_file(bs);
     if (s->writable) {
         ret = qbm_drv_store_bitmaps(bs, &local_err);
         qbm_drv_drop_leaving_bitmaps(bs);
@@ -126,6 +187,11 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     qbm_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
 
+    /* A parent could not be activated the last time, after we were */
+    qatomic_store_release(&s->writable, false);
+    if (qbm_drv_data_file_replaced(bs)) {
+        take_new_data_path(bs);
+    }
     /* Whoever had the image in the meantime has changed the descriptor */
     qbm_close(s->image, NULL);
     s->image = NULL;
@@ -160,6 +226,7 @@ static int GRAPH_RDLOCK make_read_only(BlockDriverState *bs, Error **errp)
     BDRVQbmState *s = bs->opaque;
     int ret;
 
+    qbm_drv_follow_data_file(bs);
     ret = qbm_drv_store_bitmaps(bs, errp);
     if (ret < 0) {
         return ret;

@@ -20,7 +20,6 @@
 #include "trace.h"
 #include "qbm-internal.h"
 
-#define QBM_OPT_DURABILITY  "durability"
 #define QBM_OPT_TRUST_DATA  "trust-data"
 
 static QemuOptsList qbm_drv_runtime_opts = {
@@ -123,6 +122,7 @@ static void close_state(BDRVQbmState *s)
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
+    g_free(s->child_data_path);
 }
 
 static int GRAPH_UNLOCKED
@@ -170,7 +170,8 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
         take_over_flags(bs);
         ret = qbm_drv_set_size(bs, errp);
     }
-    if (ret >= 0 && !(flags & (BDRV_O_NO_IO | BDRV_O_INACTIVE))) {
+    if (ret >= 0 && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK | BDRV_O_INACTIVE)))
+    {
         ret = qbm_drv_activate(bs, bdrv_is_read_only(bs), errp);
         if (ret >= 0) {
             ret = qbm_drv_load_bitmaps(bs, false, errp);
@@ -217,12 +218,25 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
                                uint64_t parent_perm, uint64_t parent_shared,
                                uint64_t *nperm, uint64_t *nshared)
 {
+    BDRVQbmState *s = bs->opaque;
+
     bdrv_default_perms(bs, c, role, reopen_queue, parent_perm, parent_shared,
                        nperm, nshared);
     if (role & BDRV_CHILD_DATA) {
         /* As raw does: what is written there is what the parents write */
         *nperm &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
-        *nperm |= parent_perm & (BLK_PERM_WRITE | BLK_PERM_RESIZE);
+        if (!(bs->open_flags & BDRV_O_CHECK)) {
+            *nperm |= parent_perm & (BLK_PERM_WRITE | BLK_PERM_RESIZE);
+        } else {
+            /* Repairs leave it alone (I6), and others must, meanwhile */
+            *nshared &= ~BLK_PERM_WRITE;
+        }
+        /* No other callback tells of a new child, by a mirror job, say */
+        if (c && c == s->data_file && s->writable &&
+            qbm_drv_data_file_replaced(bs))
+        {
+            qemu_bh_schedule(s->reconcile_bh);
+        }
     }
 }
 
@@ -282,6 +296,7 @@ static BlockDriver bdrv_qbm = {
     .bdrv_co_create = qbm_drv_co_create,
     .bdrv_co_create_opts = qbm_drv_co_create_opts,
     .bdrv_measure = qbm_drv_measure,
+    .bdrv_co_check = qbm_drv_co_check,
 
     .bdrv_child_perm = qbm_drv_child_perm,
     .bdrv_gather_child_options = qbm_drv_gather_child_options,

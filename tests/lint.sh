@@ -24,10 +24,8 @@ else
 fi
 
 # QEMU's own rules for the driver, once its source is in the cache.
-sources=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}/source
-checkpatch=
-[ ! -d "$sources" ] || checkpatch=$(find "$sources" -maxdepth 3 -path '*/scripts/checkpatch.pl' | head -n 1)
-if [ -n "$checkpatch" ]; then
+checkpatch=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}/source/trixie/scripts/checkpatch.pl
+if [ -e "$checkpatch" ]; then
     perl "$checkpatch" --no-tree --terse -f qemu-glue/*.c qemu-glue/*.h
 fi
 echo "lint: 0 complaints"

@@ -43,9 +43,10 @@ pub mod storage;
 mod tracking;
 
 pub use data::DataImage;
-pub use descriptor::{Durability, probe};
+pub use descriptor::{Durability, PersistBitmaps, probe};
 pub use error::{Error, ErrorKind, Result, quoted};
 pub use image::{
-    Activation, BitmapInfo, CreateOptions, Created, DataPath, Extent, Image, ImageInfo, OpenOptions,
+    Activation, BitmapInfo, CreateOptions, Created, DataPath, Defaults, Extent, Image, ImageInfo,
+    OpenOptions,
 };
 pub use tracking::{Begun, Ticket};

@@ -148,6 +148,7 @@ mod tests {
             data_file: None,
             data_format: "raw".into(),
             durability: None,
+            persist_bitmaps: None,
             no_lock: false,
             exclusive: false,
         };

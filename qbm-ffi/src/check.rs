@@ -3,7 +3,7 @@
 
 use std::ffi::c_char;
 
-use qbm_core::check::{CheckOptions, check, repair};
+use qbm_core::check::{CheckOptions, check, repair, repair_leaks};
 
 use crate::args::{self, SizeFirst};
 use crate::call::guard;
@@ -13,10 +13,13 @@ use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CHECK_NO_LOCK: u32 = 1;
-/// Others may have the image open, even for writing; then little can be said of its bitmaps. Not with QBM_CHECK_REPAIR.
+/// Others may have the image open, even for writing; then little can be said of its bitmaps. Not with QBM_CHECK_REPAIR or
+/// QBM_CHECK_REPAIR_LEAKS.
 pub const QBM_CHECK_SHARED: u32 = 2;
 /// Mend what can be mended.
 pub const QBM_CHECK_REPAIR: u32 = 4;
+/// Remove files that nobody needs, findings of QBM_SEVERITY_LEAK, and mend nothing else. Beside QBM_CHECK_REPAIR it adds nothing.
+pub const QBM_CHECK_REPAIR_LEAKS: u32 = 8;
 
 /// How an image is checked.
 #[repr(C)]
@@ -41,7 +44,7 @@ unsafe impl SizeFirst for qbm_check_args {}
 /// Looks for everything that is wrong with the image whose descriptor is at path. Reads every bitmap file, but not the data
 /// image, which is never written either. Blocks.
 ///
-/// Without QBM_CHECK_REPAIR nothing is written. With it, a crash is recovered from, what cannot be trusted is listed as
+/// Without QBM_CHECK_REPAIR and QBM_CHECK_REPAIR_LEAKS nothing is written. With the former, a crash is recovered from, what cannot be trusted is listed as
 /// inconsistent, and files that nobody needs are removed; no bitmap becomes trusted that is not; durable when this returns.
 /// On success, whatever was found, *out is a report to be given to qbm_report_free(); otherwise it is NULL.
 /// Errors: -EINVAL (NULL, flags, reserved, or a rule of the format is broken that makes the descriptor useless; no size is
@@ -62,13 +65,15 @@ pub unsafe extern "C" fn qbm_check(
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
         let given = unsafe { args::structure(args, "args") }?;
-        let known = QBM_CHECK_NO_LOCK | QBM_CHECK_SHARED | QBM_CHECK_REPAIR;
+        let known =
+            QBM_CHECK_NO_LOCK | QBM_CHECK_SHARED | QBM_CHECK_REPAIR | QBM_CHECK_REPAIR_LEAKS;
         args::flags(given.flags, known, "args.flags")?;
         args::reserved(given.reserved, "args.reserved")?;
         let shared = given.flags & QBM_CHECK_SHARED != 0;
         let mend = given.flags & QBM_CHECK_REPAIR != 0;
-        if shared && mend {
-            let text = "args.flags: QBM_CHECK_SHARED does not go with QBM_CHECK_REPAIR";
+        let clear_away = given.flags & QBM_CHECK_REPAIR_LEAKS != 0;
+        if shared && (mend || clear_away) {
+            let text = "args.flags: QBM_CHECK_SHARED does not go with a repair";
             return Err(Failure::new(libc::EINVAL, text));
         }
         let options = CheckOptions {
@@ -80,6 +85,8 @@ pub unsafe extern "C" fn qbm_check(
         };
         let report = if mend {
             repair(storage(), path, &options)?
+        } else if clear_away {
+            repair_leaks(storage(), path, &options)?
         } else {
             check(storage(), path, &options)?
         };

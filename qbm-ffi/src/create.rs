@@ -15,6 +15,10 @@ use crate::storage::storage;
 pub const QBM_CREATE_NO_LOCK: u32 = 1;
 /// -EEXIST if there is a file at the path, whatever it is.
 pub const QBM_CREATE_EXCLUSIVE: u32 = 2;
+/// Make nothing, only say whether a descriptor could be made at the path, or one that is there replaced.
+pub const QBM_CREATE_DRY_RUN: u32 = 4;
+/// data_file is no local file: it is stored and not looked at. Who opens the image has to know how to get there.
+pub const QBM_CREATE_REMOTE_DATA: u32 = 8;
 
 /// What a new image is to be.
 #[repr(C)]
@@ -27,7 +31,7 @@ pub struct qbm_create_args {
     pub flags: u32,
     /// QBM_DURABILITY_*; stored unless it is the default.
     pub durability: u32,
-    /// Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw file.
+    /// Size of the disk, rounded up to 512; of an adopted image, its present size, and 0 stands for that of a raw local file.
     pub image_size_bytes: u64,
     /// An existing image to adopt, relative to the descriptor's directory; it is never opened for writing here.
     /// NULL: a sparse raw file is made beside the descriptor.
@@ -61,7 +65,8 @@ pub unsafe extern "C" fn qbm_create(
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
         let given = unsafe { args::structure(args, "args") }?;
-        let known = QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE;
+        let known =
+            QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE | QBM_CREATE_DRY_RUN | QBM_CREATE_REMOTE_DATA;
         args::flags(given.flags, known, "args.flags")?;
         // SAFETY: as above.
         let data_file = unsafe { args::optional_text(given.data_file, "args.data_file") }?;
@@ -72,10 +77,19 @@ pub unsafe extern "C" fn qbm_create(
             data_file: data_file.map(str::to_owned),
             data_format: data_format.unwrap_or("raw").to_owned(),
             durability: durability(given.durability)?,
+            persist_bitmaps: None,
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
             exclusive: given.flags & QBM_CREATE_EXCLUSIVE != 0,
         };
-        let created = Image::create(&*storage(), path, &options)?;
+        if given.flags & QBM_CREATE_DRY_RUN != 0 {
+            Image::check_create(&*storage(), path, &options)?;
+            return Ok(0);
+        }
+        let created = if given.flags & QBM_CREATE_REMOTE_DATA != 0 {
+            Image::create_over_remote(&*storage(), path, &options)?
+        } else {
+            Image::create(&*storage(), path, &options)?
+        };
         if !given.data_file_out.is_null() && given.data_file_out_size > 0 {
             // SAFETY: the caller's buffer of that size, for this call only.
             let buffer = unsafe {

@@ -235,9 +235,11 @@ fn arguments_are_looked_at() {
         assert!(message.contains(text), "{message}");
     };
     let path = disk.path.as_c_str();
-    fails(path, &args(8), libc::EINVAL, "unknown flags 0x8");
-    let both = QBM_CHECK_SHARED | QBM_CHECK_REPAIR;
-    fails(path, &args(both), libc::EINVAL, "does not go with");
+    fails(path, &args(16), libc::EINVAL, "unknown flags 0x10");
+    for repair in [QBM_CHECK_REPAIR, QBM_CHECK_REPAIR_LEAKS] {
+        let both = args(QBM_CHECK_SHARED | repair);
+        fails(path, &both, libc::EINVAL, "does not go with");
+    }
     let reserved = qbm_check_args {
         reserved: 1,
         ..args(0)

@@ -171,6 +171,11 @@ impl Report {
         self.count(Severity::Leak) == 0 && self.count(Severity::Corruption) == 0
     }
 
+    /// The first finding of a kind.
+    pub(crate) fn find(&self, kind: FindingKind) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.kind == kind)
+    }
+
     /// Findings of a severity that are not mended.
     pub fn count(&self, severity: Severity) -> usize {
         let open = self.findings.iter().filter(|finding| !finding.repaired);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checking an image, and repairing what can be repaired.
 //!
-//! [`check()`] writes nothing. [`repair()`] never writes to a data image and never makes a bitmap trusted that is not: what
-//! cannot be shown to hold every write becomes inconsistent, as it would at the next open for writing.
+//! [`check()`] writes nothing. [`repair_leaks()`] removes files that nobody needs. [`repair()`] never writes to a data
+//! image and never makes a bitmap trusted that is not: what cannot be shown to hold every write becomes inconsistent, as
+//! it would at the next open for writing.
 
 mod finding;
 mod orphans;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 pub use finding::{Finding, FindingKind, Report, Severity};
 pub(crate) use orphans::{find as find_orphans, is_bitmap_length};
-pub use repair::repair;
+pub use repair::{repair, repair_leaks};
 
 use crate::error::Result;
 use crate::image::{DataPath, Image, OpenOptions};

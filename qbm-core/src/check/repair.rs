@@ -19,13 +19,9 @@ use crate::storage::Storage;
 /// As [`check`](super::check); [`NotFound`](ErrorKind::NotFound) when the data image is missing: what its bitmaps are worth cannot be
 /// told without it; whatever the system says. What was mended until then stays so.
 pub fn repair(storage: Arc<dyn Storage>, path: &Path, options: &CheckOptions) -> Result<Report> {
-    let open = OpenOptions {
-        no_lock: options.no_lock,
-        ..OpenOptions::default()
-    };
-    let image = Image::open_any(Arc::clone(&storage), path, open)?;
+    let image = open(storage, path, options)?;
     let before = image.examine(options)?;
-    let missing = find(&before, FindingKind::DataImageMissing);
+    let missing = before.find(FindingKind::DataImageMissing);
     if let Some(missing) = missing {
         let text = format!(
             "descriptor {}: {}; nothing was repaired",
@@ -42,8 +38,31 @@ pub fn repair(storage: Arc<dyn Storage>, path: &Path, options: &CheckOptions) ->
     Ok(compare(before, after))
 }
 
-fn find(report: &Report, kind: FindingKind) -> Option<&Finding> {
-    report.findings.iter().find(|finding| finding.kind == kind)
+/// Checks an image and removes the files that nobody needs, leftovers of a crash; mends nothing else.
+///
+/// Beside a torn descriptor nothing is removed: [`repair`] puts that right first.
+///
+/// # Errors
+/// As [`check`](super::check); whatever the system says. What was removed until then stays so.
+pub fn repair_leaks(
+    storage: Arc<dyn Storage>,
+    path: &Path,
+    options: &CheckOptions,
+) -> Result<Report> {
+    let image = open(storage, path, options)?;
+    let before = image.examine(options)?;
+    image.remove_leaks(&before)?;
+    let after = image.examine(options)?;
+    Ok(compare(before, after))
+}
+
+/// What is there to be mended: for writing, whatever its state.
+fn open(storage: Arc<dyn Storage>, path: &Path, options: &CheckOptions) -> Result<Image> {
+    let open = OpenOptions {
+        no_lock: options.no_lock,
+        ..OpenOptions::default()
+    };
+    Image::open_any(storage, path, open)
 }
 
 /// The findings of before, those that are gone as repaired; what only came to light afterwards follows.

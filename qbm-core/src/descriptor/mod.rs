@@ -19,8 +19,8 @@ pub(crate) use file::{DescriptorFile, Standing, directory};
 pub(crate) use image_reference::{ImageReference, check_format};
 pub(crate) use inconsistent::InconsistentEntry;
 pub(crate) use object::Object;
-pub use session::Durability;
 pub(crate) use session::TrustedChange;
+pub use session::{Durability, PersistBitmaps};
 pub(crate) use session::{Seal, Session};
 
 /// Whether `head`, the first bytes of a file (512 are enough, or all of a shorter one), begins a QBM descriptor.
@@ -55,6 +55,8 @@ pub(crate) mod key {
     pub(crate) const HARD: &str = "ext-hard-";
     /// In the QBM object: the durability that an open uses unless told otherwise.
     pub(crate) const DURABILITY: &str = "ext-soft-qbm-durability";
+    /// In the QBM object: which bitmaps are stored, unless the opener says otherwise.
+    pub(crate) const PERSIST_BITMAPS: &str = "ext-soft-qbm-persist-bitmaps";
     /// In the QBM object: bitmaps that must not be used.
     pub(crate) const INCONSISTENT: &str = "ext-soft-qbm-inconsistent";
     /// In the QBM object, after a clean close.
@@ -84,6 +86,7 @@ pub(crate) struct Descriptor {
     pub(crate) allocation: Option<AllocationEntry>,
     pub(crate) inconsistent: Vec<InconsistentEntry>,
     pub(crate) durability: Option<Durability>,
+    pub(crate) persist_bitmaps: Option<PersistBitmaps>,
     pub(crate) session: Option<Session>,
     pub(crate) seal: Option<Seal>,
     /// There is a seal, and it cannot be read: nothing is known of how the image was closed.
@@ -113,6 +116,7 @@ impl Descriptor {
             allocation: None,
             inconsistent: Vec::new(),
             durability: None,
+            persist_bitmaps: None,
             session: None,
             seal: None,
             seal_is_damaged: false,

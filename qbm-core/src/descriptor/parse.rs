@@ -73,6 +73,8 @@ impl Descriptor {
         }
         let expected = "a durability that this version knows";
         descriptor.durability = descriptor.read_soft(&object, key::DURABILITY, expected);
+        let expected = "a rule for storing bitmaps that this version knows";
+        descriptor.persist_bitmaps = descriptor.read_soft(&object, key::PERSIST_BITMAPS, expected);
         descriptor.seal = descriptor.read_soft(&object, key::SEAL, "a seal");
         descriptor.seal_is_damaged = descriptor.seal.is_none() && object.get(key::SEAL).is_some();
         descriptor.trusted = descriptor

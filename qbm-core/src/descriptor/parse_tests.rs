@@ -226,6 +226,10 @@ fn what_is_wrong_with_our_own_soft_members_never_keeps_the_disk_from_opening() {
             r#""ext-soft-qbm-durability":"eternal""#,
             "is not a durability",
         ),
+        (
+            r#""ext-soft-qbm-persist-bitmaps":"some""#,
+            "is not a rule for storing bitmaps",
+        ),
         (r#""ext-soft-qbm-trusted":{}"#, "is not an array"),
         (r#""ext-soft-qbm-inconsistent":[]"#, "is not an object"),
     ] {

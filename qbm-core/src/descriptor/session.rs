@@ -32,6 +32,30 @@ impl Durability {
     }
 }
 
+/// Which bitmaps that a program makes in its memory it stores in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PersistBitmaps {
+    /// Those that it was told to store.
+    Marked,
+    /// All that have a name.
+    All,
+}
+
+impl PersistBitmaps {
+    /// What an image uses that says nothing.
+    pub const DEFAULT: Self = Self::Marked;
+
+    /// The name in the descriptor.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Marked => "marked",
+            Self::All => "all",
+        }
+    }
+}
+
 /// `ext-hard-qbm-session`: the image is open for writing, or was when its writer ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

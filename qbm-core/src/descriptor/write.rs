@@ -35,6 +35,9 @@ impl Descriptor {
         if let Some(durability) = &self.durability {
             object.set(key::DURABILITY, durability);
         }
+        if let Some(persist_bitmaps) = &self.persist_bitmaps {
+            object.set(key::PERSIST_BITMAPS, persist_bitmaps);
+        }
         if !self.trusted.is_empty() {
             object.set(key::TRUSTED, &self.trusted);
         }

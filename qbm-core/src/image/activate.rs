@@ -202,7 +202,7 @@ impl Image {
     }
 
     /// The descriptor file for writing, whole.
-    fn take_over(&self, state: &mut State) -> Result<()> {
+    pub(super) fn take_over(&self, state: &mut State) -> Result<()> {
         if self.options.no_lock {
             // Opened for reading so far; the caller's lock protects both.
             state.file = DescriptorFile::open(&*self.storage, &self.path, Access::ReadWrite)?;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Image, names};
 use crate::caps;
-use crate::descriptor::{Descriptor, DescriptorFile, Durability, Seal, check_format};
+use crate::descriptor::{
+    Descriptor, DescriptorFile, Durability, PersistBitmaps, Seal, check_format,
+};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{Access, LockMode, Storage};
 
@@ -22,6 +24,8 @@ pub struct CreateOptions {
     pub data_format: String,
     /// The durability to store; `None`: nothing is stored.
     pub durability: Option<Durability>,
+    /// Which bitmaps are to be stored; `None`: nothing is said of it.
+    pub persist_bitmaps: Option<PersistBitmaps>,
     /// The caller holds QEMU's locks on the descriptor already.
     pub no_lock: bool,
     /// Nothing is replaced: a file at the path is an error, whatever it is.
@@ -53,6 +57,52 @@ impl Image {
             Some(file) => check_adopted(storage, path, file, size_bytes, &options.data_format)?,
             None => size_bytes,
         };
+        Self::create_checked(storage, path, size_bytes, options)
+    }
+
+    /// As [`create`](Self::create), over a data image that is no local file. What names it is stored and not looked at:
+    /// whoever opens the image has to know how to get there.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); no data image is named.
+    pub fn create_over_remote(
+        storage: &dyn Storage,
+        path: &Path,
+        options: &CreateOptions,
+    ) -> Result<Created> {
+        let size_bytes = caps::round_image_size(options.size_bytes)?;
+        check_format(&options.data_format).map_err(|error| error.within("data file format"))?;
+        let Some(file) = &options.data_file else {
+            return Err(Error::invalid("a data image elsewhere has to be named"));
+        };
+        check_file_name(file)?;
+        Self::create_checked(storage, path, size_bytes, options)
+    }
+
+    /// Whether [`create`](Self::create) could make, or replace, a descriptor at `path`: changes nothing.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn check_create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<()> {
+        let path = &super::absolute(path)?;
+        match storage.metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => {
+                let (file, _) = open_or_create(storage, path, options.exclusive)?;
+                if !options.no_lock {
+                    file.lock(LockMode::Write)?;
+                }
+                check_replaceable(storage, path, &file)
+            }
+        }
+    }
+
+    fn create_checked(
+        storage: &dyn Storage,
+        path: &Path,
+        size_bytes: u64,
+        options: &CreateOptions,
+    ) -> Result<Created> {
         let path = &super::absolute(path)?;
         let (file, is_new) = open_or_create(storage, path, options.exclusive)?;
         if !options.no_lock {
@@ -73,6 +123,16 @@ impl Image {
     }
 }
 
+fn check_file_name(file: &str) -> Result<()> {
+    if file.is_empty() || file.contains('\0') || file.len() > caps::FILE_NAME_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "data file {}: not a file name",
+            quoted(file)
+        )));
+    }
+    Ok(())
+}
+
 /// Returns the size of the disk.
 fn check_adopted(
     storage: &dyn Storage,
@@ -81,12 +141,7 @@ fn check_adopted(
     size_bytes: u64,
     format: &str,
 ) -> Result<u64> {
-    if file.is_empty() || file.contains('\0') || file.len() > caps::FILE_NAME_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "data file {}: not a file name",
-            quoted(file)
-        )));
-    }
+    check_file_name(file)?;
     let resolved = names::resolve(path, file);
     let data = storage
         .metadata(&resolved)
@@ -166,6 +221,7 @@ fn fill(
         let modified = is_raw.then(|| super::sealable_time(storage, &names::resolve(path, &name)));
         let mut descriptor = Descriptor::new(name, options.data_format.clone());
         descriptor.durability = options.durability;
+        descriptor.persist_bitmaps = options.persist_bitmaps;
         descriptor.seal = Some(Seal {
             generation: 0,
             size_bytes,

@@ -187,6 +187,12 @@ impl Image {
                 kind,
                 reason,
             } = problem;
+            let reason = match descriptor.bitmap(&bitmap) {
+                Some(entry) if is_of_file(kind) => {
+                    format!("file {}: {reason}", quoted(&entry.file))
+                }
+                _ => reason,
+            };
             findings.push(Finding::of_bitmap(kind, &bitmap, &reason));
         }
         Ok(active.loaded.len())
@@ -257,4 +263,12 @@ impl Image {
             .chain(self.data_files(descriptor, given))
             .collect()
     }
+}
+
+/// Whether a reason speaks of the bitmap's file and does not name it.
+fn is_of_file(kind: FindingKind) -> bool {
+    matches!(
+        kind,
+        FindingKind::FileSize | FindingKind::Checksum | FindingKind::Padding
+    )
 }

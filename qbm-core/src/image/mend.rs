@@ -16,6 +16,22 @@ impl Image {
             ..Activation::default()
         })?;
         self.inactivate()?;
+        self.remove_orphans(report)
+    }
+
+    /// Removes the files that `report` says nobody needs. The image is not active.
+    pub(crate) fn remove_leaks(&self, report: &Report) -> Result<()> {
+        if report.find(FindingKind::TornDescriptor).is_some() {
+            // A replacement counts, and must stay until it is in place.
+            return Ok(());
+        }
+        if report.find(FindingKind::LeftoverReplacement).is_some() {
+            self.take_over(&mut self.lock())?;
+        }
+        self.remove_orphans(report)
+    }
+
+    fn remove_orphans(&self, report: &Report) -> Result<()> {
         for finding in &report.findings {
             if let (FindingKind::OrphanFile, Some(path)) = (finding.kind, &finding.file) {
                 self.storage

@@ -9,6 +9,7 @@ mod activate;
 mod bitmaps;
 mod create;
 mod data_place;
+mod defaults;
 mod examine;
 mod extents;
 mod freeze;
@@ -28,12 +29,13 @@ pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
 pub use create::{CreateOptions, Created};
 pub(crate) use data_place::DataPlace;
+pub use defaults::Defaults;
 pub use extents::Extent;
 pub(crate) use names::is_derived_bitmap_name;
 
 use freeze::Frozen;
 
-use crate::descriptor::{Descriptor, DescriptorFile, Durability};
+use crate::descriptor::{Descriptor, DescriptorFile, Durability, PersistBitmaps};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::sabotage::sabotaged;
 use crate::storage::{Access, FileId, LockMode, Storage, Timestamp};
@@ -66,6 +68,10 @@ pub struct ImageInfo {
     pub size_bytes: Option<u64>,
     /// In force while active, otherwise stored.
     pub durability: Durability,
+    /// What a session has whose opener says nothing.
+    pub stored_durability: Durability,
+    /// Which bitmaps are to be stored where the opener says nothing.
+    pub persist_bitmaps: PersistBitmaps,
     /// A session that is not ours is on record: the image is open elsewhere, or its writer crashed.
     pub in_use: bool,
     /// Activated, and not inactivated since.
@@ -289,6 +295,10 @@ impl Image {
                 || descriptor.durability.unwrap_or(Durability::DEFAULT),
                 |active| active.durability,
             ),
+            stored_durability: descriptor.durability.unwrap_or(Durability::DEFAULT),
+            persist_bitmaps: descriptor
+                .persist_bitmaps
+                .unwrap_or(PersistBitmaps::DEFAULT),
             in_use: descriptor.session.is_some() && !writable,
             active: active.is_some(),
             writable,
@@ -398,6 +408,16 @@ impl Image {
             ErrorKind::ReadOnly,
             format!(
                 "descriptor {}: the image is not active for writing",
+                quoted(self.path.display())
+            ),
+        )
+    }
+
+    fn not_for_writing(&self) -> Error {
+        Error::new(
+            ErrorKind::ReadOnly,
+            format!(
+                "descriptor {}: the image is open for reading only",
                 quoted(self.path.display())
             ),
         )

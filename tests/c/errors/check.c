@@ -22,9 +22,11 @@ void test_check(const struct images *images)
     args.size--;
     FAILS(EINVAL, qbm_check, "checked.qbm", &args, &report, &error);
     args.size++;
-    args.flags = 8;
+    args.flags = 16;
     FAILS(EINVAL, qbm_check, "checked.qbm", &args, &report, &error);
     args.flags = QBM_CHECK_SHARED | QBM_CHECK_REPAIR;
+    FAILS(EINVAL, qbm_check, "checked.qbm", &args, &report, &error);
+    args.flags = QBM_CHECK_SHARED | QBM_CHECK_REPAIR_LEAKS;
     FAILS(EINVAL, qbm_check, "checked.qbm", &args, &report, &error);
     args.flags = 0;
     args.reserved = 1;

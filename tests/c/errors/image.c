@@ -16,7 +16,7 @@ static void test_create(void)
     args.size--;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.size++;
-    args.flags = 4;
+    args.flags = 16;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.flags = 0;
     args.durability = 3;
@@ -35,8 +35,17 @@ static void test_create(void)
     args.image_size_bytes = SIZE;
     write_text("other", "not a descriptor");
     FAILS(EEXIST, qbm_create, "other", &args, &error);
+    args.flags = QBM_CREATE_DRY_RUN;
+    FAILS(EEXIST, qbm_create, "other", &args, &error);
+    OK(qbm_create("new.qbm", &args, &error));
+    CHECK(access("new.qbm", F_OK) != 0 && errno == ENOENT);
     args.flags = QBM_CREATE_EXCLUSIVE;
     FAILS(EEXIST, qbm_create, "idle.qbm", &args, &error);
+    args.flags = QBM_CREATE_REMOTE_DATA;
+    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    args.data_file = "nbd://host/disk";
+    OK(qbm_create("remote.qbm", &args, &error));
+    args.data_file = NULL;
     args.flags = 0;
     args.data_file = "other";
     args.image_size_bytes = SIZE;

@@ -49,6 +49,8 @@ pub struct Found {
     pub inconsistent: BTreeMap<String, Vec<String>>,
     /// The durability of an opening that asks for none.
     pub durability: Option<String>,
+    /// Which bitmaps are to be stored.
+    pub persist_bitmaps: Option<String>,
     /// The size on record.
     pub size_bytes: Option<u64>,
     /// Words that occur in what the operator is told.

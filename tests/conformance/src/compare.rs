@@ -49,6 +49,13 @@ pub fn ensure_found(expected: &Found, seen: &Seen, directory: &Path) -> Result<(
         "format is {:?}, not {format:?}",
         seen.data_format
     );
+    if let Some(persist_bitmaps) = &expected.persist_bitmaps {
+        ensure!(
+            seen.persist_bitmaps == *persist_bitmaps,
+            "persist-bitmaps is {}, not {persist_bitmaps}",
+            seen.persist_bitmaps
+        );
+    }
     if let Some(durability) = &expected.durability {
         ensure!(
             seen.durability == *durability,

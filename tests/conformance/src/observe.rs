@@ -24,6 +24,8 @@ pub struct Seen {
     pub notices: Vec<String>,
     /// The durability in force or stored.
     pub durability: String,
+    /// Which bitmaps are to be stored.
+    pub persist_bitmaps: String,
     /// The size known.
     pub size_bytes: Option<u64>,
     /// The data image, resolved.
@@ -116,6 +118,7 @@ pub fn look(image: &Image) -> qbm_core::Result<Seen> {
     let mut seen = Seen {
         notices: std::iter::from_fn(|| image.take_notice()).collect(),
         durability: info.durability.name().to_owned(),
+        persist_bitmaps: info.persist_bitmaps.name().to_owned(),
         size_bytes: info.size_bytes,
         data_file: info.data_file,
         data_format: info.data_format,

@@ -186,6 +186,7 @@ fn a_new_data_image_gets_a_name_that_is_free() -> Result<()> {
         data_file: None,
         data_format: "raw".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };
@@ -240,6 +241,7 @@ fn bitmap_files_of_zeros_take_no_space() -> Result<()> {
         data_file: None,
         data_format: "qcow2".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };
@@ -276,6 +278,7 @@ fn a_bitmap_of_too_many_bits_is_not_made() -> Result<()> {
         data_file: Some("disk.raw".into()),
         data_format: "qcow2".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };

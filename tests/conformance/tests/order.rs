@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Result, ensure};
 use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES, dirty, write};
 use qbm_conformance::sandbox::Sandbox;
-use qbm_core::{Begun, CreateOptions, Durability, Image, OpenOptions};
+use qbm_core::{Begun, CreateOptions, Defaults, Durability, Image, OpenOptions, PersistBitmaps};
 
 const REPLACED: [&str; 8] = [
     "create \"x.qbm.new\"",
@@ -50,6 +50,26 @@ fn the_descriptor_is_replaced_in_place() -> Result<()> {
     );
     ensure!(!disk.file("x.qbm.new").exists(), "a replacement is left");
     Ok(())
+}
+
+/// FORMAT: X17, O1
+#[test]
+fn stored_defaults_change_in_one_replacement() -> Result<()> {
+    let both = Defaults {
+        durability: Some(Durability::Close),
+        persist_bitmaps: Some(PersistBitmaps::All),
+    };
+    let (disk, image) = Disk::with_bitmap(Durability::Process)?;
+    image.set_defaults(&both)?;
+    let lines = disk.log.lines();
+    ensure!(lines.len() == REPLACED.len(), "{lines:?}");
+    disk.log.ensure_order(&REPLACED)?;
+    image.inactivate()?;
+    disk.log.clear();
+    image.set_defaults(&both)?;
+    let lines = disk.log.lines();
+    ensure!(lines.len() == REPLACED.len(), "not active: {lines:?}");
+    disk.log.ensure_order(&REPLACED)
 }
 
 /// FORMAT: O3, O16
@@ -390,6 +410,7 @@ fn an_adopted_data_image_is_never_written() -> Result<()> {
         data_file: Some("disk.raw".into()),
         data_format: "raw".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };

@@ -32,7 +32,7 @@ struct Happened {
 fn job(name: &str, random: &mut Random) -> Value {
     let mut job = json!({
         "job-id": name, "device": "disk", "target": name, "bitmap": name,
-        "sync": "incremental",
+        "sync": "incremental", "auto-finalize": false,
         "x-perf": { "max-workers": random.between(1, 8), "max-chunk": 65536 },
     });
     if random.one_in(2) {
@@ -62,7 +62,10 @@ fn round(bench: &Bench, random: &mut Random, happened: &mut Happened) -> Result<
         "actions": actions, "properties": { "completion-mode": completion },
     });
     daemon.qmp.execute("transaction", arguments)?;
-    load.wait_for_more(random.below(200))?;
+    if let Err(stuck) = load.wait_for_more(random.below(200)) {
+        let failed = load.join().err().unwrap_or(stuck);
+        return Err(failed.context(daemon.stderr()));
+    }
     if random.one_in(3) {
         // It may have ended.
         let _ = daemon
@@ -80,10 +83,29 @@ fn round(bench: &Bench, random: &mut Random, happened: &mut Happened) -> Result<
         // It may be over.
         let fast = json!({ "device": name, "speed": 0 });
         let _ = daemon.qmp.execute("block-job-set-speed", fast);
-        let ended = daemon.qmp.event("JOB_STATUS_CHANGE", |data| {
+    }
+    // One after the other: QEMU can abort when two jobs of a node end in one instant.
+    for (name, _) in BITMAPS {
+        let waiting_or_gone = |data: &Value| {
+            data["id"] == name && (data["status"] == "pending" || data["status"] == "null")
+        };
+        let state = daemon.qmp.event("JOB_STATUS_CHANGE", waiting_or_gone)?;
+        if state["data"]["status"] == "null" {
+            continue;
+        }
+        daemon.qmp.start("job-finalize", json!({ "id": name }))?;
+        if random.one_in(4) {
+            sleep(Duration::from_micros(random.below(3000)));
+            happened.kills_count += 1;
+            daemon.kill()?;
+            load.join()?;
+            return Ok(());
+        }
+        // Of jobs that are grouped, the first was finalized with the second.
+        daemon.qmp.reply()?;
+        daemon.qmp.event("JOB_STATUS_CHANGE", |data| {
             data["id"] == name && data["status"] == "null"
-        });
-        ended.with_context(|| daemon.stderr())?;
+        })?;
     }
     for (name, _) in BITMAPS {
         backup::require_good_bitmap(&mut daemon.qmp, name)?;

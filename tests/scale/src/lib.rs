@@ -40,6 +40,7 @@ impl Disk {
             data_file: Some("data".into()),
             data_format: "qcow2".into(),
             durability: None,
+            persist_bitmaps: None,
             no_lock: false,
             exclusive: false,
         };

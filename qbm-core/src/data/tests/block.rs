@@ -40,6 +40,7 @@ fn a_block_device_is_written_like_a_file() {
         data_file: Some(device.0.to_str().unwrap().to_owned()),
         data_format: "raw".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };

@@ -44,6 +44,7 @@ impl Disk {
             data_file: None,
             data_format: "raw".into(),
             durability: None,
+            persist_bitmaps: None,
             no_lock: false,
             exclusive: false,
         };

@@ -2,7 +2,7 @@
 //! What `check` finds, and what `repair` makes of it.
 
 use super::*;
-use crate::check::{CheckOptions, FindingKind, Report, Severity, check, repair};
+use crate::check::{CheckOptions, FindingKind, Report, Severity, check, repair, repair_leaks};
 use FindingKind::*;
 
 fn checked(disk: &Disk) -> Report {
@@ -195,6 +195,51 @@ fn a_torn_descriptor_is_put_right() {
         &["a", "b"],
     );
     assert!(!disk.file("x.qbm.new").exists());
+}
+
+#[test]
+fn leaks_are_removed_and_nothing_else_is_mended() {
+    let disk = disk();
+    fs::remove_file(disk.file("x.qbm.a.bitmap")).unwrap();
+    fs::write(disk.file("x.qbm.c.bitmap"), [0, 0]).unwrap();
+    fs::write(disk.file("x.qbm.new"), "").unwrap();
+    let text = disk.text();
+    let options = CheckOptions::default();
+    let report = repair_leaks(Arc::new(OsStorage), &disk.path, &options).unwrap();
+    let seen = report.findings.iter();
+    let seen: Vec<_> = seen
+        .map(|finding| (finding.kind, finding.repaired))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (LeftoverReplacement, true),
+            (FileUnreadable, false),
+            (OrphanFile, true)
+        ]
+    );
+    assert_eq!(disk.text(), text);
+    assert_eq!(disk.listing(), ["x.qbm", "x.qbm.b.bitmap", "x.qbm.raw"]);
+    assert_eq!(kinds(&checked(&disk)), [(FileUnreadable, Some("a"))]);
+}
+
+/// The text that counts looks like a file that nobody needs.
+#[test]
+fn a_torn_descriptor_keeps_its_replacement_when_leaks_are_removed() {
+    let disk = disk();
+    let text = disk.text();
+    let new = format!("QBM: the next text of a descriptor\n{text}");
+    fs::write(disk.file("x.qbm.new"), new).unwrap();
+    fs::write(&disk.path, &text[..text.len() / 2]).unwrap();
+    fs::write(disk.file("x.qbm.c.bitmap"), [0, 0]).unwrap();
+    let before = content(&disk);
+    let options = CheckOptions::default();
+    let report = repair_leaks(Arc::new(OsStorage), &disk.path, &options).unwrap();
+    assert!(
+        report.findings.iter().all(|finding| !finding.repaired),
+        "{report:#?}"
+    );
+    assert_eq!(content(&disk), before);
 }
 
 #[test]

@@ -173,3 +173,41 @@ fn what_is_there_is_not_replaced_by_who_does_not_want_to() {
     assert_eq!(disk.text(), before);
     assert_eq!(disk.listing(), ["empty", "x.qbm", "x.qbm.raw"]);
 }
+
+#[test]
+fn a_trial_says_what_stands_in_the_way_and_makes_nothing() {
+    let disk = Disk::new(MIB);
+    let listing = disk.listing();
+    let text = disk.text();
+    let trial = |path: &Path| Image::check_create(&OsStorage, path, &options(MIB));
+    trial(&disk.path).unwrap();
+    trial(&disk.file("y.qbm")).unwrap();
+    assert_eq!(
+        trial(&disk.file("x.qbm.raw")).unwrap_err().kind(),
+        ErrorKind::Exists
+    );
+    trial(&disk.file("x.qbm/y.qbm")).unwrap_err();
+    trial(disk.directory.path()).unwrap_err();
+    let open = disk.open();
+    assert_eq!(trial(&disk.path).unwrap_err().kind(), ErrorKind::Locked);
+    drop(open);
+    assert_eq!((disk.listing(), disk.text()), (listing, text));
+}
+
+#[test]
+fn a_data_image_elsewhere_is_stored_as_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.qbm");
+    let remote = CreateOptions {
+        data_file: Some("nbd://host/disk".into()),
+        ..options(MIB)
+    };
+    Image::create(&OsStorage, &path, &remote).unwrap_err();
+    Image::create_over_remote(&OsStorage, &path, &remote).unwrap();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    let image = Image::open(Arc::new(OsStorage), &path, OpenOptions::default()).unwrap();
+    let info = image.info();
+    assert_eq!(info.data_file, directory.path().join("nbd://host/disk"));
+    assert_eq!(info.size_bytes, Some(MIB));
+    Image::create_over_remote(&OsStorage, &path, &options(MIB)).unwrap_err();
+}

@@ -10,6 +10,7 @@ mod check;
 mod crash;
 mod create;
 mod damage;
+mod defaults;
 mod freeze;
 mod model;
 mod neighbours;
@@ -99,6 +100,7 @@ pub(super) fn options(size_bytes: u64) -> CreateOptions {
         data_file: None,
         data_format: "raw".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     }

@@ -39,6 +39,7 @@ pub(super) fn run(input: &Input) {
         data_file: None,
         data_format: "raw".into(),
         durability: None,
+        persist_bitmaps: None,
         no_lock: false,
         exclusive: false,
     };

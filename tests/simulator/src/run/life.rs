@@ -56,6 +56,7 @@ impl Run<'_> {
             data_file: setup.adopted.then(|| "disk.img".to_owned()),
             data_format: "raw".into(),
             durability: None,
+            persist_bitmaps: None,
             no_lock: false,
             exclusive: false,
         };
