@@ -91,6 +91,7 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
                          bdrv_get_node_name(bs));
     }
     qbm_drv_report_notices(s);
+    qbm_drv_update_claim(bs);
     /* Bits may have gone, too */
     qemu_bh_schedule(s->reconcile_bh);
 }
@@ -129,6 +130,9 @@ void qbm_drv_reconcile_bh(void *opaque)
         }
         qbm_drv_report_notices(s);
     }
+    bdrv_graph_rdlock_main_loop();
+    qbm_drv_update_claim(bs);
+    bdrv_graph_rdunlock_main_loop();
     bdrv_drained_end(bs);
     qbm_drv_unlock_context(bs);
     bdrv_unref(bs);
@@ -256,11 +260,16 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
         error_setg_errno(errp, -ret, "No write access");
         goto fail;
     }
+    if (qbm_drv_co_claim_data(bs, errp) < 0) {
+        goto fail;
+    }
     call.image = s->image;
     trace_qbm_bitmap_add(s->descriptor_path, name, granularity);
     ret = thread_pool_submit_co(add_worker, &call);
     if (ret < 0) {
         qbm_drv_set_error(errp, ret, &call.error);
+        /* Unless there are others, the claim is to go */
+        qemu_bh_schedule(s->reconcile_bh);
         goto fail;
     }
     return true;
@@ -290,6 +299,8 @@ qbm_drv_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
     }
     trace_qbm_bitmap_remove(s->descriptor_path, name);
     ret = thread_pool_submit_co(remove_worker, &call);
+    /* The claim may go with it */
+    qemu_bh_schedule(s->reconcile_bh);
     /* Absence is not an error, see bdrv_co_remove_persistent_dirty_bitmap() */
     return ret < 0 && ret != -ENOENT ?
         qbm_drv_set_error(errp, ret, &call.error) : 0;

@@ -37,6 +37,7 @@ typedef struct BDRVQbmState {
     /* With a data image that the user gave: its local file or "", else NULL */
     char *given_data_path;
     char *child_data_path;      /* the same of the data image as it is now */
+    bool data_claimed;          /* nobody else may write to the data image */
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
     bool trust_data;            /* the user vouches for the data image */
 
@@ -90,6 +91,14 @@ int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                        Error **errp);
 int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
+
+/* qbm-claim.c */
+int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);
+void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only);
+void GRAPH_RDLOCK qbm_drv_update_claim(BlockDriverState *bs);
+void coroutine_fn GRAPH_RDLOCK qbm_drv_co_update_claim(BlockDriverState *bs);
 
 /* qbm-check.c */
 int coroutine_fn GRAPH_RDLOCK

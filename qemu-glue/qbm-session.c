@@ -163,6 +163,8 @@ int qbm_drv_inactivate(BlockDriverState *bs)
         qbm_drv_drop_leaving_bitmaps(bs);
         qatomic_store_release(&s->writable, false);
     }
+    /* For the permissions of an inactive node, which come next */
+    s->data_claimed = false;
     if (qbm_inactivate(s->image, &error) < 0 && ret >= 0) {
         error_setg(&local_err, "%s", error.message);
         ret = -EINVAL;
@@ -215,6 +217,7 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
         error_prepend(errp, "Could not activate '%s': ", s->descriptor_path);
         return;
     }
+    qbm_drv_co_update_claim(bs);
     qemu_bh_schedule(s->reconcile_bh);
 }
 
@@ -251,6 +254,7 @@ static void GRAPH_RDLOCK make_writable(BlockDriverState *bs)
         error_reportf_err(local_err, "%s: Failed to make dirty bitmaps "
                           "writable: ", bdrv_get_node_name(bs));
     }
+    qbm_drv_update_claim(bs);
 }
 
 /* The "file" option may name another node, but not another descriptor */
@@ -287,11 +291,14 @@ void qbm_drv_reopen_abort(BDRVReopenState *state)
         s->reopen_opened_data = false;
         bdrv_reopen_set_read_only(s->data_file->bs, true, NULL);
     }
+    bdrv_graph_rdlock_main_loop();
     if (s->reopen_ended_session) {
-        GRAPH_RDLOCK_GUARD_MAINLOOP();
         s->reopen_ended_session = false;
         make_writable(bs);
+    } else {
+        qbm_drv_update_claim(bs);
     }
+    bdrv_graph_rdunlock_main_loop();
 }
 
 int qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
@@ -323,6 +330,9 @@ int qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
     if (ret >= 0 && !read_only && data_read_only && !s->data_file_given) {
         ret = bdrv_reopen_set_read_only(s->data_file->bs, false, errp);
         s->reopen_opened_data = ret >= 0;
+    }
+    if (ret >= 0) {
+        qbm_drv_claim_at_reopen(bs, read_only);
     }
 
     if (ret < 0) {

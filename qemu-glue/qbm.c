@@ -160,7 +160,10 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     if (ret < 0) {
         goto fail;
     }
-    ret = qbm_drv_open_data_file(bs, options, flags, errp);
+    ret = qbm_drv_claim_for_stored(bs, flags, errp);
+    if (ret >= 0) {
+        ret = qbm_drv_open_data_file(bs, options, flags, errp);
+    }
     if (ret < 0) {
         goto fail;
     }
@@ -175,6 +178,9 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
         ret = qbm_drv_activate(bs, bdrv_is_read_only(bs), errp);
         if (ret >= 0) {
             ret = qbm_drv_load_bitmaps(bs, false, errp);
+        }
+        if (ret >= 0) {
+            qbm_drv_update_claim(bs);
         }
     }
     bdrv_graph_rdunlock_main_loop();
@@ -227,8 +233,9 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
         *nperm &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
         if (!(bs->open_flags & BDRV_O_CHECK)) {
             *nperm |= parent_perm & (BLK_PERM_WRITE | BLK_PERM_RESIZE);
-        } else {
-            /* Repairs leave it alone (I6), and others must, meanwhile */
+        }
+        /* Repairs leave it alone (I6), and others must, meanwhile */
+        if (s->data_claimed || (bs->open_flags & BDRV_O_CHECK)) {
             *nshared &= ~BLK_PERM_WRITE;
         }
         /* No other callback tells of a new child, by a mirror job, say */

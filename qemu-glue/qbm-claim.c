@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QBM BlockDriver: who else may write to the data image
+ *
+ * While a writable node has persistent bitmaps, nobody: they would miss it, and
+ * be taken for good all the same (I2).  A node without any shares its data
+ * image, so that it can be put over one that is in use, and the user of that
+ * be switched to it.
+ */
+
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qbm-internal.h"
+
+/* qbm_drv_child_perm() does what @data_claimed says */
+static int GRAPH_RDLOCK
+set_claim(BlockDriverState *bs, bool claim, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    int ret;
+
+    GLOBAL_STATE_CODE();
+
+    if (!s->data_file || s->data_claimed == claim) {
+        return 0;
+    }
+    s->data_claimed = claim;
+    ret = bdrv_child_refresh_perms(bs, s->data_file, errp);
+    if (ret < 0) {
+        s->data_claimed = !claim;
+    }
+    return ret;
+}
+
+static bool claims(BdrvDirtyBitmap *bitmap)
+{
+    return bdrv_dirty_bitmap_name(bitmap) &&
+           bdrv_dirty_bitmap_get_persistence(bitmap) &&
+           !bdrv_dirty_bitmap_inconsistent(bitmap);
+}
+
+static bool has_claiming_bitmap(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (claims(bitmap)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Claims the data image, which is about to be opened, if there are stored
+ * bitmaps that writes will be recorded in.
+ */
+int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    g_autoptr(GArray) list = NULL;
+    guint i;
+
+    if (!(flags & BDRV_O_RDWR) ||
+        (flags & (BDRV_O_NO_IO | BDRV_O_CHECK | BDRV_O_INACTIVE)))
+    {
+        return 0;
+    }
+    list = qbm_drv_list_bitmaps(s, errp);
+    if (!list) {
+        return -EIO;
+    }
+    for (i = 0; i < list->len; i++) {
+        qbm_bitmap_info *info = &g_array_index(list, qbm_bitmap_info, i);
+
+        s->data_claimed |= !(info->flags & QBM_BITMAP_INCONSISTENT);
+    }
+    return 0;
+}
+
+/* Before a bitmap is added.  Fails when somebody else writes. */
+int coroutine_fn qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp)
+{
+    AioContext *context = qemu_get_current_aio_context();
+    int ret;
+
+    /* The graph's permissions belong to the main thread */
+    aio_co_reschedule_self(qemu_get_aio_context());
+    ret = set_claim(bs, true, errp);
+    aio_co_reschedule_self(context);
+    return ret;
+}
+
+/* What the block layer shall ask for when it commits a reopen */
+void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    s->data_claimed = !read_only && has_claiming_bitmap(bs);
+}
+
+/*
+ * Follows a change of the bitmaps, or of the session.  Bitmaps that came by a
+ * way on which they could not be refused (migration, say) miss what others
+ * write, if there are others: they are inconsistent then.
+ */
+void qbm_drv_update_claim(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+    Error *local_err = NULL;
+
+    if (set_claim(bs, s->writable && has_claiming_bitmap(bs), &local_err) >= 0)
+    {
+        return;
+    }
+    warn_reportf_err(local_err, "Persistent bitmaps of node '%s' miss what "
+                     "others write: ", bdrv_get_node_name(bs));
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (claims(bitmap)) {
+            qbm_drv_distrust_stored(s, bitmap);
+            bdrv_dirty_bitmap_set_inconsistent(bitmap);
+        }
+    }
+}
+
+void coroutine_fn qbm_drv_co_update_claim(BlockDriverState *bs)
+{
+    AioContext *context = qemu_get_current_aio_context();
+
+    aio_co_reschedule_self(qemu_get_aio_context());
+    qbm_drv_update_claim(bs);
+    aio_co_reschedule_self(context);
+}
