@@ -7,7 +7,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"

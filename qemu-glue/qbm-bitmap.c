@@ -12,7 +12,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -133,6 +132,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     trace_qbm_reconcile(bs, s->writable);
     /* Whoever is waited for below may drop the last reference */
     bdrv_ref(bs);
+    qbm_drv_lock_context(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     bdrv_graph_rdlock_main_loop();
@@ -155,6 +155,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     qbm_drv_update_claim(bs);
     bdrv_graph_rdunlock_main_loop();
     bdrv_drained_end(bs);
+    qbm_drv_unlock_context(bs);
     bdrv_unref(bs);
 }
 

@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"

@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
@@ -16,8 +15,6 @@
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/option.h"
-#include "qobject/qdict.h"
-#include "system/block-backend.h"
 #include "qbm-internal.h"
 
 #define QBM_OPT_DATA_FILE_FORMAT  "data_file_format"

@@ -7,11 +7,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/qdict.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qobject/qdict.h"
 #include "qbm-internal.h"
 
 /* Does a "raw" node give access to all of its file, and so changes nothing? */

@@ -4,7 +4,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
 #include "qemu/option.h"
@@ -72,8 +71,7 @@ qbm_drv_co_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
 
     /* Only what concerns I/O; snapshots and the like stay in the data image */
     if (s->data_file && bdrv_co_get_info(s->data_file->bs, &data_bdi) >= 0) {
-        bdi->cluster_size = data_bdi.cluster_size;
-        bdi->subcluster_size = data_bdi.subcluster_size;
+        qbm_drv_copy_cluster_size(bdi, &data_bdi);
     }
     return 0;
 }

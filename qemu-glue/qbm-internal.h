@@ -13,9 +13,9 @@
 #ifndef BLOCK_QBM_INTERNAL_H
 #define BLOCK_QBM_INTERNAL_H
 
-#include "block/block_int.h"
 #include "block/dirty-bitmap.h"
 #include "qemu/coroutine.h"
+#include "qbm-compat.h"
 #include <qbm.h>
 
 /* The option that names the data image, and the child that it is */

@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"

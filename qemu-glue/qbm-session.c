@@ -7,11 +7,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qobject/qdict.h"
 #include "trace.h"
 #include "qbm-internal.h"
 

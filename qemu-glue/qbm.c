@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/qdict.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-block-core.h"
@@ -18,8 +17,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/option.h"
-#include "qobject/qdict.h"
-#include "qobject/qstring.h"
 #include "trace.h"
 #include "qbm-internal.h"
 

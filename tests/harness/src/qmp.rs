@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,28 @@ impl Qmp {
             }
             sleep(Duration::from_millis(2));
         };
+        Self::negotiate(stream, process)
+    }
+
+    /// Makes a connection for the monitor of a program that is yet to be started, which
+    /// gets the second socket as its standard input: `fd=0` of a chardev.
+    ///
+    /// So nobody listens.  QEMU 7.2 may lose a client that connects to a listening monitor
+    /// while that is being set up, or greet it twice.
+    ///
+    /// # Errors
+    /// When the system has no sockets left.
+    pub fn pair() -> Result<(UnixStream, Stdio)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((ours, Stdio::from(OwnedFd::from(theirs))))
+    }
+
+    /// Begins to talk to `process` over a connection that is there.
+    ///
+    /// # Errors
+    /// When the process ends first, or does not answer in time.
+    pub fn negotiate(stream: UnixStream, process: &mut Process) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
         let mut qmp = Self {
             stream,
             received: Vec::new(),
