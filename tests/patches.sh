@@ -15,22 +15,16 @@ export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test GIT_COMMITTER_NAME=test GIT_CO
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# Prints the directory of QEMU's source of version $1, if it is there.
-find_source() {
-    local file
-    for file in "$cache"/source/*/VERSION; do
-        [ "$(cut -d. -f1,2 "$file" 2> /dev/null)" != "$1" ] || { dirname "$file"; return; }
-    done
-    return 1
-}
-
 check_series() {
-    local series=$1 version=${1##*/} source tree patch file
-    source=$(find_source "$version") || {
-        "$glue/packages.sh" dpkg-dev python3 >&2
-        "$glue/source.sh" "$cache/source" > /dev/null
-        source=$(find_source "$version") || fail "no source of QEMU $version"
-    }
+    local series=$1 version=${1##*/} suite source tree patch file
+    case $version in
+    10.0) suite=trixie ;;
+    7.2) suite=bookworm ;;
+    *) fail "no suite of Debian is known to have QEMU $version" ;;
+    esac
+    [ -e "$cache/source/$suite/VERSION" ] || "$glue/packages.sh" dpkg-dev python3 >&2
+    source=$("$glue/source.sh" "$cache/source" "$suite")
+    [ "$(cut -d. -f1,2 "$source/VERSION")" = "$version" ] || fail "$source is not of QEMU $version"
     # Of a whole QEMU git would take long: what the series touches is enough
     tree=$work/$version
     mkdir "$tree"
