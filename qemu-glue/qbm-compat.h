@@ -62,6 +62,7 @@ qbm_drv_copy_cluster_size(BlockDriverInfo *to, const BlockDriverInfo *from)
 /* The graph changes in the main thread only, with all requests drained */
 #define GRAPH_RDLOCK
 #define GRAPH_UNLOCKED
+#define TSA_NO_TSA
 #define no_coroutine_fn
 #define GRAPH_RDLOCK_GUARD_MAINLOOP()  GLOBAL_STATE_CODE()
 #define bdrv_graph_rdlock_main_loop()  GLOBAL_STATE_CODE()
@@ -72,6 +73,7 @@ qbm_drv_copy_cluster_size(BlockDriverInfo *to, const BlockDriverInfo *from)
 #define bdrv_graph_wrunlock()
 
 /* Functions, and members of BlockDriver, that are called in coroutines, too */
+#define bdrv_co_block_status_above      bdrv_block_status_above
 #define bdrv_co_get_allocated_file_size bdrv_get_allocated_file_size
 #define bdrv_co_get_info                bdrv_get_info
 #define bdrv_co_getlength               bdrv_getlength
@@ -80,6 +82,11 @@ qbm_drv_copy_cluster_size(BlockDriverInfo *to, const BlockDriverInfo *from)
 #define bdrv_co_unref                   bdrv_unref
 #define blk_co_new_with_bs              blk_new_with_bs
 #define blk_co_unref                    blk_unref
+
+/* This one is called in a coroutine here, and was not later */
+#define bdrv_drain_end  bdrv_co_drain_end
+
+#define BDRV_BLOCK_COMPRESSED  0    /* not told */
 
 /* The pool is that of the thread that the coroutine runs in */
 #define thread_pool_submit_co(func, arg) \

@@ -69,6 +69,7 @@ typedef struct BDRVQbmState {
     GHashTable *transient_names;
     /* Those that others wrote past meanwhile: all their bits will be set */
     GHashTable *incomplete_names;
+    QEMUBH *drain_end_bh;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;
 
@@ -102,6 +103,7 @@ int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
 void GRAPH_RDLOCK qbm_drv_end_session(BlockDriverState *bs);
 void qbm_drv_drain_end(BlockDriverState *bs);
+void qbm_drv_drain_end_bh(void *opaque);
 void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);

@@ -101,9 +101,17 @@ void TSA_NO_TSA qbm_drv_drain_end(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
 
-    if (qemu_in_main_thread() && s->writable && data_file_replaced(bs)) {
+    if (!qemu_in_main_thread()) {
+        /* So does QEMU 7.2 call us for a node in an iothread */
+        qemu_bh_schedule(s->drain_end_bh);
+    } else if (s->writable && data_file_replaced(bs)) {
         qemu_bh_schedule(s->reconcile_bh);
     }
+}
+
+void qbm_drv_drain_end_bh(void *opaque)
+{
+    qbm_drv_drain_end(opaque);
 }
 
 static void GRAPH_RDLOCK take_new_data_file(BlockDriverState *bs)

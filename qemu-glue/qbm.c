@@ -113,6 +113,8 @@ static void close_state(BDRVQbmState *s)
     s->writable = false;
     qemu_bh_delete(s->reconcile_bh);
     s->reconcile_bh = NULL;
+    qemu_bh_delete(s->drain_end_bh);
+    s->drain_end_bh = NULL;
     g_hash_table_destroy(s->transient_names);
     g_hash_table_destroy(s->incomplete_names);
     g_free(s->descriptor_path);
@@ -152,6 +154,8 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     trace_qbm_open(bs, s->descriptor_path, flags);
     s->reconcile_bh = aio_bh_new(iohandler_get_aio_context(),
                                  qbm_drv_reconcile_bh, bs);
+    s->drain_end_bh = aio_bh_new(iohandler_get_aio_context(),
+                                 qbm_drv_drain_end_bh, bs);
     s->transient_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                                NULL);
     s->incomplete_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
