@@ -23,7 +23,7 @@ build: ## Build the crates and libqbm
 	$(CARGO) build --release --workspace --locked
 	@qbm-ffi/install.sh build
 
-qemu: ## Get, patch and build QEMU with QBM; prints where it is
+qemu: ## Get, patch and build QEMU with QBM; prints where it is; QBM_QEMU_VERSION= (10.0) or 7.2
 	@qemu-glue/build.sh
 
 guest: ## Get what a guest of the tests boots from; prints where it is

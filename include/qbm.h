@@ -92,6 +92,21 @@
 #define QBM_DURABILITY_PROCESS 2
 
 /*
+ What the descriptor stores, and if it stores nothing, QBM_PERSIST_BITMAPS_MARKED.
+ */
+#define QBM_PERSIST_BITMAPS_DEFAULT 0
+
+/*
+ A program that makes bitmaps in its memory, as QEMU does, stores those that it is told to store.
+ */
+#define QBM_PERSIST_BITMAPS_MARKED 1
+
+/*
+ It stores all that have a name.
+ */
+#define QBM_PERSIST_BITMAPS_ALL 2
+
+/*
  A session that is not ours is on record: the image is open elsewhere, or its writer crashed.
  */
 #define QBM_INFO_IN_USE 1
@@ -406,6 +421,14 @@ typedef struct qbm_info {
    QEMU's name of its format.
    */
   char data_format[64];
+  /*
+   QBM_DURABILITY_CLOSE or _PROCESS: what an activation has that gives none.
+   */
+  uint32_t stored_durability;
+  /*
+   QBM_PERSIST_BITMAPS_MARKED or _ALL, as stored. The library only keeps it: who makes bitmaps heeds it.
+   */
+  uint32_t persist_bitmaps;
 } qbm_info;
 
 /*
@@ -463,6 +486,14 @@ typedef struct qbm_create_args {
    Size of data_file_out.
    */
   size_t data_file_out_size;
+  /*
+   QBM_PERSIST_BITMAPS_*; stored unless it is the default.
+   */
+  uint32_t persist_bitmaps;
+  /*
+   0.
+   */
+  uint32_t reserved;
 } qbm_create_args;
 
 /*
@@ -510,6 +541,24 @@ typedef struct qbm_activate_args {
    */
   const char *data_file;
 } qbm_activate_args;
+
+/*
+ Stored defaults that are to change.
+ */
+typedef struct qbm_defaults {
+  /*
+   sizeof(qbm_defaults), set by the caller.
+   */
+  size_t size;
+  /*
+   QBM_DURABILITY_*: what an activation has that gives none. With _DEFAULT what is stored stays.
+   */
+  uint32_t durability;
+  /*
+   QBM_PERSIST_BITMAPS_*; with _DEFAULT what is stored stays.
+   */
+  uint32_t persist_bitmaps;
+} qbm_defaults;
 
 /*
  One bitmap as listings show it.
@@ -740,6 +789,18 @@ int32_t qbm_inactivate(struct qbm_image *image,
  */
 int32_t qbm_close(struct qbm_image *image,
                   struct qbm_error *error);
+
+/*
+ Changes what the descriptor stores, all of it at once; a crash leaves the old or the new. Durable when this returns.
+
+ The image need not be active, but must not be open or active for reading only. The durability in force stays what it is
+ until the next activation. Blocks.
+
+ Errors: -EINVAL (NULL, a value), -EROFS, -EFBIG (the descriptor's cap), or the system's: what is stored is as it was.
+ */
+int32_t qbm_set_defaults(struct qbm_image *image,
+                         const struct qbm_defaults *defaults,
+                         struct qbm_error *error);
 
 /*
  Describes bitmap number index, from 0. The name of an entry that breaks the rules is cut where it does not fit.

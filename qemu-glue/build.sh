@@ -9,12 +9,13 @@
 #   build.sh
 #
 # Environment:
-#   QBM_CACHE   where everything is kept (default: ${XDG_CACHE_HOME:-~/.cache}/qbm)
-#   QEMU_SRC    build this QEMU tree, which is copied, instead of Debian 13's
-#   QBM_JOBS    how many compilers to run at once (default: one for each processor)
+#   QBM_CACHE         where everything is kept (default: ${XDG_CACHE_HOME:-~/.cache}/qbm)
+#   QBM_QEMU_VERSION  10.0, Debian 13's (default), or 7.2, Debian 12's
+#   QEMU_SRC          build this QEMU tree, which is copied, instead of Debian's
+#   QBM_JOBS          how many compilers to run at once (default: one for each processor)
 #
 # The cache, from what changes least to what changes most:
-#   source/       QEMU as Debian ships it
+#   source/       QEMU as Debian ships it, one for each suite
 #   venv/         meson
 #   tree-*/       one for each QEMU, patch series and set of configure options:
 #                 src/ (patched), build/ (where ninja finds what there is to do) and
@@ -30,20 +31,21 @@ cache=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 log=$cache/build.log
+# What one tree compiled is of use to the next, if the compiler is run by ccache.
+export CCACHE_BASEDIR=$cache CCACHE_NOHASHDIR=1
 results_kept=6
+trees_kept=2 # of each version
 
-configure_options=(
-    --target-list=x86_64-softmmu
-    --without-default-features
-    --enable-tools --enable-system --disable-user
-    --enable-tcg --enable-kvm --enable-pixman --disable-fdt
-    --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
-    --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
-    --enable-qbm
-    # A function without a declaration returns an int: half a pointer
-    --extra-cflags=-Werror=implicit-function-declaration
-    --disable-docs --disable-debug-info --disable-install-blobs
-)
+qemu_version=${QBM_QEMU_VERSION:-10.0}
+case $qemu_version in
+10.0) suite=trixie ;;
+7.2) suite=bookworm ;;
+*)
+    echo "error: QBM_QEMU_VERSION must be 10.0 or 7.2, not $qemu_version" >&2
+    exit 2
+    ;;
+esac
+
 programs=(
     qemu-img qemu-io qemu-nbd
     storage-daemon/qemu-storage-daemon
@@ -85,13 +87,14 @@ hash_checkout() {
     [ ! -e "$root/Cargo.lock" ] || parts+=(Cargo.lock)
     hash_contents "${parts[@]}" \
         -not -path '*/target/*' -not -path 'qbm-*/tests/*' -not -path 'qbm-*/benches/*' \
-        -not -path 'qbm-*/fuzz/*' -not -path '*/iotests/*' -not -name '*-iotests-*' -not -name '*.md'
+        -not -path 'qbm-*/fuzz/*' -not -path '*/iotests/*' -not -name '*.md' \
+        -not -path 'qemu-glue/patches/*' # those are in the tree's key
 }
 
 # Finds the pristine source, without getting it: $source, $source_id, $version,
 # $patches. Fails when it is not there yet.
 locate_source() {
-    source=${QEMU_SRC:-$cache/source/trixie}
+    source=${QEMU_SRC:-$cache/source/$suite}
     [ -e "$source/VERSION" ] && [ -x "$source/configure" ] || return 1
     source=$(cd "$source" && pwd)
     version=$(tr -d '[:space:]' < "$source/VERSION")
@@ -101,8 +104,33 @@ locate_source() {
         source_id=$(head -n 1 "$source/debian/changelog")
     fi
     patches=$here/patches/$(cut -d. -f1,2 <<< "$version")
+    choose_options
     [ -d "$patches" ] ||
         die "no patches for QEMU $version; there are some for $(cd "$here/patches" && echo *)"
+}
+
+# Says how this version is configured: $configure_options, $meson_option.
+choose_options() {
+    local own=(--enable-pixman --disable-fdt)
+    meson_option=--python=$cache/venv/bin/python3
+    if [ "${version%%.*}" -lt 10 ]; then
+        # 7.2 insists on libfdt, for the microvm machine, and takes --python only
+        # together with a meson inside its tree.
+        own=(--enable-fdt=system)
+        meson_option=--meson=$cache/venv/bin/meson
+    fi
+    configure_options=(
+        --target-list=x86_64-softmmu
+        --without-default-features
+        --enable-tools --enable-system --disable-user
+        --enable-tcg --enable-kvm "${own[@]}"
+        --enable-linux-aio --enable-linux-io-uring --enable-gcrypt
+        --enable-fuse --enable-vhost-user --enable-vhost-user-blk-server
+        --enable-qbm
+        # A function without a declaration returns an int: half a pointer
+        --extra-cflags=-Werror=implicit-function-declaration
+        --disable-docs --disable-debug-info --disable-install-blobs
+    )
 }
 
 # Names what is to be built: $tree, $result. The system is in the keys because the
@@ -145,8 +173,8 @@ prepare_source() {
     if [ -n "${QEMU_SRC:-}" ]; then
         die "QEMU_SRC=$QEMU_SRC is not a QEMU source tree"
     fi
-    say "getting QEMU's source package from Debian 13"
-    logged "$here/source.sh" "$cache/source"
+    say "getting QEMU $qemu_version's source package from Debian's $suite"
+    logged "$here/source.sh" "$cache/source" "$suite"
     locate_source || die "no QEMU source in $cache/source"
 }
 
@@ -219,8 +247,8 @@ configure_tree() {
     # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
     (cd "$tree/build" &&
         PKG_CONFIG_PATH=$tree/qbm/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} \
-            logged "$tree/src/configure" --python="$cache/venv/bin/python3" \
-            "${configure_options[@]}" '--extra-ldflags=-Wl,-rpath,$ORIGIN/../lib')
+            logged "$tree/src/configure" "$meson_option" "${configure_options[@]}" \
+            '--extra-ldflags=-Wl,-rpath,$ORIGIN/../lib')
     touch "$tree/build/configured"
 }
 
@@ -265,10 +293,13 @@ check_unchanged() {
 # Keeps the results that were used last, and all of the last day: someone may be
 # running one of them. Likewise for the trees, which are the larger part.
 prune() {
-    local stale
+    local stale of
     # shellcheck disable=SC2012  # our own names
     { ls -dt "$cache"/qemu-*/complete 2>/dev/null | tail -n "+$((results_kept + 1))"
-      ls -dt "$cache"/tree-*/build/configured 2>/dev/null | tail -n +3
+      for of in 10 7; do
+          ls -dt "$cache"/tree-"$of".*/build/configured 2>/dev/null |
+              tail -n "+$((trees_kept + 1))"
+      done
     } | while read -r stale; do
         if [ -n "$(find "$stale" -mmin +1440)" ]; then
             stale=${stale%/complete} stale=${stale%/build/configured}

@@ -11,7 +11,7 @@ set -euo pipefail
 build_packages=(
     gcc libc6-dev make patch pkg-config ninja-build flex bison
     libglib2.0-dev libpixman-1-dev zlib1g-dev libaio-dev liburing-dev
-    libfuse3-dev libgcrypt20-dev
+    libfuse3-dev libgcrypt20-dev libfdt-dev
     python3 python3-venv
     dpkg-dev xz-utils ca-certificates debian-archive-keyring
 )

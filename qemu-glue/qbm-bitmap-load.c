@@ -4,7 +4,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
@@ -13,11 +12,6 @@
 
 /* Bits are moved in pieces of this many bytes */
 #define CHUNK_BYTES (64 * KiB)
-
-static bool is_busy(BdrvDirtyBitmap *bitmap)
-{
-    return bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL) < 0;
-}
 
 static int read_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
 {
@@ -132,7 +126,7 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
      * now that we may write, the library may have found that one good after
      * all (after a crash), or bad.
      */
-    if (!is_busy(bitmap) &&
+    if (!qbm_drv_bitmap_is_busy(bitmap) &&
         (bdrv_dirty_bitmap_inconsistent(bitmap) ||
          bdrv_dirty_bitmap_readonly(bitmap)) &&
         usable == bdrv_dirty_bitmap_inconsistent(bitmap))
@@ -161,7 +155,8 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
 /*
  * Makes BdrvDirtyBitmaps of the stored bitmaps.  A bitmap that cannot be used
  * becomes an inconsistent one and is no error (I5).  With @only_missing, the
- * BdrvDirtyBitmaps that are there stay as they are.
+ * BdrvDirtyBitmaps that are there stay as they are.  Transient ones become
+ * persistent if the image stores all.
  */
 int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
 {
@@ -201,6 +196,7 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
         create_bitmap(bs, info, usable);
     }
     s->loading_bitmaps = false;
+    qbm_drv_adopt_bitmaps(bs);
     return 0;
 }
 
@@ -215,7 +211,8 @@ void qbm_drv_release_bitmaps(BlockDriverState *bs)
     for (bitmap = bdrv_dirty_bitmap_first(bs); bitmap; bitmap = next) {
         next = bdrv_dirty_bitmap_next(bitmap);
         if (bdrv_dirty_bitmap_name(bitmap) &&
-            bdrv_dirty_bitmap_get_persistence(bitmap) && !is_busy(bitmap))
+            bdrv_dirty_bitmap_get_persistence(bitmap) &&
+            !qbm_drv_bitmap_is_busy(bitmap))
         {
             bdrv_release_dirty_bitmap(bitmap);
         }

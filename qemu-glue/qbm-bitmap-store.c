@@ -7,7 +7,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
@@ -122,6 +121,89 @@ void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap)
     }
 }
 
+static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                           Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
+    int64_t size = bdrv_dirty_bitmap_size(bitmap);
+
+    if (!qbm_drv_bitmap_fits(size, granularity)) {
+        error_setg(errp, "its granularity, %" PRIu32 ", is too small for an "
+                   "image of %" PRId64 " bytes", granularity, size);
+        return -EFBIG;
+    }
+    if (qbm_drv_claim_data(bs, errp) < 0) {
+        g_hash_table_add(s->incomplete_names, g_strdup(name));
+        return -EPERM;
+    }
+    if (g_hash_table_remove(s->incomplete_names, name)) {
+        bdrv_set_dirty_bitmap(bitmap, 0, size);
+    }
+    if (qbm_drv_ensure_stored(s, bitmap, errp) < 0) {
+        return -EIO;
+    }
+    if (qbm_drv_write_bits(s, bitmap, false, errp) < 0) {
+        /* If it stays, it has too many bits, not too few */
+        qbm_bitmap_remove(s->image, name, NULL);
+        return -EIO;
+    }
+    return 0;
+}
+
+/*
+ * Makes a transient bitmap persistent and stores it, if the image stores all of
+ * them.  What cannot be stored stays as it is.
+ *
+ * One that is busy has to wait until it is given back: it may be incomplete, on
+ * its way here by migration.
+ */
+void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
+{
+    BDRVQbmState *s = bs->opaque;
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    Error *local_err = NULL;
+
+    if (qbm_drv_bitmap_is_busy(bitmap) || !qbm_drv_persists_all(s)) {
+        return;
+    }
+    trace_qbm_bitmap_adopt(bs, name);
+    if (store_transient(bs, bitmap, &local_err) >= 0) {
+        s->adopting_bitmap = true;
+        bdrv_dirty_bitmap_set_persistence(bitmap, true);
+        s->adopting_bitmap = false;
+        g_hash_table_remove(s->transient_names, name);
+        /* The stored one still has more bits */
+        qemu_bh_schedule(s->reconcile_bh);
+        return;
+    }
+    qbm_drv_update_claim(bs);
+    if (g_hash_table_add(s->transient_names, g_strdup(name))) {
+        warn_reportf_err(local_err, "Bitmap '%s' of node '%s' is not stored in "
+                         "the image and stays in memory: ", name,
+                         bdrv_get_node_name(bs));
+    } else {
+        error_free(local_err);
+    }
+}
+
+void qbm_drv_adopt_bitmaps(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+
+    if (!s->writable) {
+        return;
+    }
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (!bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            /* The block layer knows which are none of our business */
+            bdrv_dirty_bitmap_changed(bitmap);
+        }
+    }
+}
+
 /*
  * Makes the stored bitmaps exact (I3).  The node must be drained.
  *
@@ -154,6 +236,28 @@ int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
         }
     }
     return result;
+}
+
+/*
+ * Gives up the stored copies of all bitmaps, since the data image is one that a
+ * seal cannot tell from what the descriptor names.  What is in memory describes
+ * the disk that the guest has, and stays as long as QEMU runs.
+ */
+void qbm_drv_give_up_bitmaps(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (qbm_drv_bitmap_is_kept(bitmap)) {
+            warn_report("The data image of node '%s' is no longer '%s', and no "
+                        "local file: bitmap '%s' becomes inconsistent in '%s'",
+                        bdrv_get_node_name(bs), s->opened_data_name,
+                        bdrv_dirty_bitmap_name(bitmap), s->descriptor_path);
+            qbm_drv_distrust_stored(s, bitmap);
+            bdrv_dirty_bitmap_set_persistence(bitmap, false);
+        }
+    }
 }
 
 /*

@@ -12,7 +12,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -57,6 +56,11 @@ GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp)
     }
 }
 
+bool qbm_drv_bitmap_is_busy(BdrvDirtyBitmap *bitmap)
+{
+    return bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL) < 0;
+}
+
 /* Is @bitmap one whose stored copy follows it? */
 bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap)
 {
@@ -79,7 +83,19 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
-    if (!s->writable || s->loading_bitmaps || !qbm_drv_bitmap_is_kept(bitmap)) {
+    if (!qemu_in_main_thread()) {
+        /* A bitmap is complete that came by postcopy migration */
+        qemu_bh_schedule(s->reconcile_bh);
+        return;
+    }
+    if (!s->writable || s->loading_bitmaps || s->adopting_bitmap) {
+        return;
+    }
+    if (!bdrv_dirty_bitmap_get_persistence(bitmap)) {
+        qbm_drv_adopt_bitmap(bs, bitmap);
+        return;
+    }
+    if (!qbm_drv_bitmap_is_kept(bitmap)) {
         return;
     }
     trace_qbm_bitmap_changed(bs, bdrv_dirty_bitmap_name(bitmap));
@@ -116,9 +132,14 @@ void qbm_drv_reconcile_bh(void *opaque)
     trace_qbm_reconcile(bs, s->writable);
     /* Whoever is waited for below may drop the last reference */
     bdrv_ref(bs);
+    qbm_drv_lock_context(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     bdrv_graph_rdlock_main_loop();
+    if (s->writable && (bs->open_flags & BDRV_O_INACTIVE)) {
+        /* A parent could not be activated after we were */
+        qbm_drv_end_session(bs);
+    }
     qbm_drv_follow_data_file(bs);
     bdrv_graph_rdunlock_main_loop();
     if (s->writable) {
@@ -134,6 +155,7 @@ void qbm_drv_reconcile_bh(void *opaque)
     qbm_drv_update_claim(bs);
     bdrv_graph_rdunlock_main_loop();
     bdrv_drained_end(bs);
+    qbm_drv_unlock_context(bs);
     bdrv_unref(bs);
 }
 
@@ -246,6 +268,11 @@ qbm_drv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
     }
     if (bs->open_flags & BDRV_O_INACTIVE) {
         error_setg(errp, "The node is inactive");
+        goto fail;
+    }
+    if (s->data_file_unsealed) {
+        error_setg(errp, "The data image is no longer '%s', and no local file",
+                   s->opened_data_name);
         goto fail;
     }
     if (!qbm_drv_bitmap_fits(size, granularity)) {

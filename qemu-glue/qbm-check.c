@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qemu/error-report.h"
 #include "qbm-internal.h"

@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
@@ -81,7 +80,12 @@ int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp)
     return 0;
 }
 
-/* Before a bitmap is added.  Fails when somebody else writes. */
+/* Before a bitmap becomes persistent.  Fails when somebody else writes. */
+int qbm_drv_claim_data(BlockDriverState *bs, Error **errp)
+{
+    return set_claim(bs, true, errp);
+}
+
 int coroutine_fn qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp)
 {
     AioContext *context = qemu_get_current_aio_context();
@@ -92,6 +96,21 @@ int coroutine_fn qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp)
     ret = set_claim(bs, true, errp);
     aio_co_reschedule_self(context);
     return ret;
+}
+
+/*
+ * Has the claim take effect on a data image that is open already.  Fails when
+ * somebody else writes: unlike the loss of the bitmaps, that can be put right.
+ */
+int coroutine_fn qbm_drv_co_take_claim(BlockDriverState *bs, Error **errp)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    if (!s->data_claimed) {
+        return 0;
+    }
+    s->data_claimed = false;
+    return qbm_drv_co_claim_data(bs, errp);
 }
 
 /* What the block layer shall ask for when it commits a reopen */

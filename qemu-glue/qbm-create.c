@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
@@ -16,8 +15,6 @@
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/option.h"
-#include "qobject/qdict.h"
-#include "system/block-backend.h"
 #include "qbm-internal.h"
 
 #define QBM_OPT_DATA_FILE_FORMAT  "data_file_format"
@@ -49,6 +46,11 @@ QemuOptsList qbm_drv_create_opts = {
             .name = QBM_OPT_DURABILITY,
             .type = QEMU_OPT_STRING,
             .help = "What the bitmaps survive (close, process)",
+        },
+        {
+            .name = QBM_OPT_STORED_PERSIST_BITMAPS,
+            .type = QEMU_OPT_STRING,
+            .help = "Which bitmaps are stored (marked, all)",
         },
         {
             .name = BLOCK_OPT_PREALLOC,
@@ -131,7 +133,7 @@ static int create_worker(void *opaque)
 static int coroutine_fn
 create_descriptor(const char *path, uint32_t flags, uint64_t size,
                   const char *data_file, const char *data_format,
-                  uint32_t durability, Error **errp)
+                  const qbm_defaults *defaults, Error **errp)
 {
     g_autofree CreateCall *call = g_new0(CreateCall, 1);
     int ret;
@@ -141,10 +143,11 @@ create_descriptor(const char *path, uint32_t flags, uint64_t size,
     call->args = (qbm_create_args) {
         .size = sizeof(call->args),
         .flags = flags,
-        .durability = durability,
+        .durability = defaults->durability,
         .image_size_bytes = size,
         .data_file = data_file,
         .data_format = data_format,
+        .persist_bitmaps = defaults->persist_bitmaps,
     };
     ret = thread_pool_submit_co(create_worker, call);
     return ret < 0 ? qbm_drv_set_error(errp, ret, &call->error) : 0;
@@ -201,8 +204,8 @@ static int sync_worker(void *opaque)
  */
 static int coroutine_fn GRAPH_UNLOCKED
 create_with_new_data(const char *path, uint32_t flags,
-                     const BlockdevCreateOptionsFile *how, uint32_t durability,
-                     Error **errp)
+                     const BlockdevCreateOptionsFile *how,
+                     const qbm_defaults *defaults, Error **errp)
 {
     BlockdevCreateOptions options = {
         .driver = BLOCKDEV_DRIVER_FILE,
@@ -214,7 +217,7 @@ create_with_new_data(const char *path, uint32_t flags,
 
     /* Preallocation may take long; what cannot be is better known before */
     ret = create_descriptor(path, flags | QBM_CREATE_DRY_RUN, how->size, NULL,
-                            NULL, durability, errp);
+                            NULL, defaults, errp);
     if (ret < 0) {
         return ret;
     }
@@ -232,7 +235,7 @@ create_with_new_data(const char *path, uint32_t flags,
         }
     }
     if (ret >= 0) {
-        ret = create_descriptor(path, flags, how->size, name, "raw", durability,
+        ret = create_descriptor(path, flags, how->size, name, "raw", defaults,
                                 errp);
     }
     qemu_close(fd);
@@ -246,13 +249,13 @@ create_with_new_data(const char *path, uint32_t flags,
 
 static int coroutine_fn GRAPH_UNLOCKED
 create_over(const char *path, uint32_t flags, uint64_t size,
-            const char *data_file, const char *data_format, uint32_t durability,
-            Error **errp)
+            const char *data_file, const char *data_format,
+            const qbm_defaults *defaults, Error **errp)
 {
     int ret;
 
     ret = create_descriptor(path, flags, size, data_file, data_format,
-                            durability, errp);
+                            defaults, errp);
     if (ret >= 0) {
         remember_adopted(path, true);
     }
@@ -378,8 +381,8 @@ static int parse_data_options(QemuOpts *opts, bool is_new,
 
 static int coroutine_fn GRAPH_UNLOCKED
 create_with_data_file(const char *filename, const char *data_file,
-                      const char *format, uint64_t size, uint32_t durability,
-                      Error **errp)
+                      const char *format, uint64_t size,
+                      const qbm_defaults *defaults, Error **errp)
 {
     g_autofree char *path = NULL;
     int64_t data_size;
@@ -406,7 +409,7 @@ create_with_data_file(const char *filename, const char *data_file,
         }
     }
     return create_over(filename, remote ? QBM_CREATE_REMOTE_DATA : 0, data_size,
-                       data_file, format ?: "raw", durability, errp);
+                       data_file, format ?: "raw", defaults, errp);
 }
 
 int coroutine_fn
@@ -417,11 +420,10 @@ qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
     const char *data_file = qemu_opt_get(opts, BLOCK_OPT_DATA_FILE);
     uint64_t size = qemu_opt_get_size(opts, BLOCK_OPT_SIZE, UINT64_MAX);
     BlockdevCreateOptionsFile how = { 0 };
-    uint32_t durability;
+    qbm_defaults defaults;
     int ret;
 
-    ret = qbm_drv_parse_durability(qemu_opt_get(opts, QBM_OPT_DURABILITY),
-                                   &durability, errp);
+    ret = qbm_drv_parse_defaults(opts, &defaults, errp);
     if (ret < 0) {
         return ret;
     }
@@ -437,7 +439,7 @@ qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
     }
     if (data_file) {
         return create_with_data_file(filename, data_file, format, size,
-                                     durability, errp);
+                                     &defaults, errp);
     }
 
     if (format) {
@@ -453,7 +455,7 @@ qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
         return -EFBIG;
     }
     how.size = ROUND_UP(size, BDRV_SECTOR_SIZE);
-    return create_with_new_data(filename, 0, &how, durability, errp);
+    return create_with_new_data(filename, 0, &how, &defaults, errp);
 }
 
 /*
@@ -527,7 +529,7 @@ examine_data_node(BlockDriverState *node, char **path, bool *remote,
 
 static int coroutine_fn GRAPH_UNLOCKED
 create_with_node(const char *path, BlockDriverState *data_bs, uint64_t size,
-                 uint32_t durability, Error **errp)
+                 const qbm_defaults *defaults, Error **errp)
 {
     g_autofree char *data_path = NULL;
     const char *format;
@@ -547,7 +549,7 @@ create_with_node(const char *path, BlockDriverState *data_bs, uint64_t size,
     }
     return create_over(path, QBM_CREATE_NO_LOCK |
                        (remote ? QBM_CREATE_REMOTE_DATA : 0), data_size,
-                       data_path, format, durability, errp);
+                       data_path, format, defaults, errp);
 }
 
 int coroutine_fn
@@ -557,7 +559,7 @@ qbm_drv_co_create(BlockdevCreateOptions *options, Error **errp)
     BlockDriverState *bs, *data_bs = NULL;
     BlockBackend *blk = NULL;
     g_autofree char *path = NULL;
-    uint32_t durability = QBM_DURABILITY_DEFAULT;
+    qbm_defaults defaults;
     BlockdevCreateOptionsFile how = {
         .size = ROUND_UP(opts->size, BDRV_SECTOR_SIZE),
         .has_preallocation = opts->has_preallocation,
@@ -567,10 +569,9 @@ qbm_drv_co_create(BlockdevCreateOptions *options, Error **errp)
 
     assert(options->driver == BLOCKDEV_DRIVER_QBM);
 
-    if (opts->has_durability) {
-        durability = opts->durability == BLOCKDEV_QBM_DURABILITY_CLOSE ?
-            QBM_DURABILITY_CLOSE : QBM_DURABILITY_PROCESS;
-    }
+    qbm_drv_take_defaults(opts->has_durability ? &opts->durability : NULL,
+                          opts->has_persist_bitmaps ?
+                          &opts->persist_bitmaps : NULL, &defaults);
     if (opts->size > BDRV_MAX_LENGTH) {
         error_setg(errp, "The image size is too large");
         return -EFBIG;
@@ -611,9 +612,9 @@ qbm_drv_co_create(BlockdevCreateOptions *options, Error **errp)
             ret = -EIO;
             goto out;
         }
-        ret = create_with_node(path, data_bs, opts->size, durability, errp);
+        ret = create_with_node(path, data_bs, opts->size, &defaults, errp);
     } else {
-        ret = create_with_new_data(path, QBM_CREATE_NO_LOCK, &how, durability,
+        ret = create_with_new_data(path, QBM_CREATE_NO_LOCK, &how, &defaults,
                                    errp);
     }
 

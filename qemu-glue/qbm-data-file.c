@@ -7,17 +7,15 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/qdict.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qobject/qdict.h"
 #include "qbm-internal.h"
 
 /* Does a "raw" node give access to all of its file, and so changes nothing? */
 bool qbm_drv_is_plain_raw(BlockDriverState *bs)
 {
-    return !strcmp(bs->drv->format_name, "raw") &&
+    return bs->drv && !strcmp(bs->drv->format_name, "raw") &&
            !qdict_haskey(bs->options, "offset") &&
            !qdict_haskey(bs->options, "size");
 }
@@ -35,6 +33,11 @@ int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
 
     while (qbm_drv_is_plain_raw(file_bs)) {
         file_bs = bdrv_skip_filters(file_bs->file->bs);
+    }
+    if (!file_bs->drv) {
+        error_setg(errp, "%s: node '%s' is unusable", what,
+                   bdrv_get_node_name(file_bs));
+        return -ENOMEDIUM;
     }
     filename = qdict_get_try_str(file_bs->options, "filename");
 
@@ -91,6 +94,31 @@ char *qbm_drv_data_file_path(BlockDriverState *bs)
         return g_strdup("");
     }
     return path;
+}
+
+/*
+ * Tells the data image from others: the path of a local file, or what is on top
+ * of what, down to a file name.
+ */
+char *qbm_drv_data_file_name(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BlockDriverState *data_bs = bdrv_skip_filters(s->data_file->bs);
+    char *path = qbm_drv_data_file_path(bs);
+    GString *name;
+
+    if (*path) {
+        return path;
+    }
+    g_free(path);
+    name = g_string_new(data_bs->drv->format_name);
+    while (bdrv_primary_bs(data_bs)) {
+        data_bs = bdrv_skip_filters(bdrv_primary_bs(data_bs));
+        g_string_append_printf(name, ":%s", data_bs->drv ?
+                               data_bs->drv->format_name : "");
+    }
+    g_string_append_printf(name, ":%s", data_bs->filename);
+    return g_string_free(name, false);
 }
 
 /*
@@ -231,7 +259,8 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
         GRAPH_RDLOCK_GUARD_MAINLOOP();
         s->data_file_given = true;
         s->given_data_path = qbm_drv_data_file_path(bs);
-        s->child_data_path = g_strdup(s->given_data_path);
+        s->data_name = qbm_drv_data_file_name(bs);
+        s->opened_data_name = g_strdup(s->data_name);
         return check_given_data_file(bs, &info, errp) ? 0 : -EINVAL;
     }
 
@@ -271,7 +300,8 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
         return -EINVAL;
     }
     bdrv_graph_rdlock_main_loop();
-    s->child_data_path = qbm_drv_data_file_path(bs);
+    s->data_name = qbm_drv_data_file_name(bs);
+    s->opened_data_name = g_strdup(s->data_name);
     bdrv_graph_rdunlock_main_loop();
     return 0;
 }

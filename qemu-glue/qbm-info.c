@@ -4,7 +4,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
 #include "qemu/option.h"
@@ -32,11 +31,10 @@ BlockMeasureInfo *qbm_drv_measure(QemuOpts *opts, BlockDriverState *in_bs,
 {
     BlockMeasureInfo *info;
     PreallocMode prealloc;
-    uint32_t durability;
+    qbm_defaults defaults;
     int64_t required;
 
-    if (qbm_drv_parse_durability(qemu_opt_get(opts, QBM_OPT_DURABILITY),
-                                 &durability, errp) < 0 ||
+    if (qbm_drv_parse_defaults(opts, &defaults, errp) < 0 ||
         qbm_drv_parse_preallocation(qemu_opt_get(opts, BLOCK_OPT_PREALLOC),
                                     &prealloc, errp) < 0)
     {
@@ -73,8 +71,7 @@ qbm_drv_co_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
 
     /* Only what concerns I/O; snapshots and the like stay in the data image */
     if (s->data_file && bdrv_co_get_info(s->data_file->bs, &data_bdi) >= 0) {
-        bdi->cluster_size = data_bdi.cluster_size;
-        bdi->subcluster_size = data_bdi.subcluster_size;
+        qbm_drv_copy_cluster_size(bdi, &data_bdi);
     }
     return 0;
 }
@@ -137,6 +134,8 @@ ImageInfoSpecific *qbm_drv_get_specific_info(BlockDriverState *bs,
     data->data_file_format = g_strdup(info.data_format);
     data->durability = info.durability == QBM_DURABILITY_CLOSE ?
         BLOCKDEV_QBM_DURABILITY_CLOSE : BLOCKDEV_QBM_DURABILITY_PROCESS;
+    data->persist_bitmaps = qbm_drv_persists_all(s) ?
+        BLOCKDEV_QBM_PERSIST_BITMAPS_ALL : BLOCKDEV_QBM_PERSIST_BITMAPS_MARKED;
     data->bitmaps = list_bitmap_info(bitmaps, s->writable);
     data->has_bitmaps = data->bitmaps;
 

@@ -13,16 +13,19 @@
 #ifndef BLOCK_QBM_INTERNAL_H
 #define BLOCK_QBM_INTERNAL_H
 
-#include "block/block_int.h"
 #include "block/dirty-bitmap.h"
 #include "qemu/coroutine.h"
+#include "qbm-compat.h"
 #include <qbm.h>
 
 /* The option that names the data image, and the child that it is */
 #define QBM_OPT_DATA_FILE   "data-file"
 
-/* The name of an option for opening, and of one for creating */
+/* The name of an option for opening, and of one for creating and amending */
 #define QBM_OPT_DURABILITY  "durability"
+/* Another, whose name is written in the way of each */
+#define QBM_OPT_PERSIST_BITMAPS         "persist-bitmaps"
+#define QBM_OPT_STORED_PERSIST_BITMAPS  "persist_bitmaps"
 
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
@@ -36,9 +39,12 @@ typedef struct BDRVQbmState {
     char *data_path;            /* as the descriptor has it, made absolute */
     /* With a data image that the user gave: its local file or "", else NULL */
     char *given_data_path;
-    char *child_data_path;      /* the same of the data image as it is now */
+    char *data_name;            /* tells the data image from others, and */
+    char *opened_data_name;     /* the one that was opened */
+    bool data_file_unsealed;    /* no seal would be of the data image alone */
     bool data_claimed;          /* nobody else may write to the data image */
     uint32_t durability;        /* QBM_DURABILITY_*, as the user asked for */
+    uint32_t persist_bitmaps;   /* QBM_PERSIST_BITMAPS_*, likewise */
     bool trust_data;            /* the user vouches for the data image */
 
     /* NULL after an activation that could not open the descriptor again */
@@ -57,20 +63,45 @@ typedef struct BDRVQbmState {
 
     /* The BdrvDirtyBitmaps are just being made from the stored ones */
     bool loading_bitmaps;
+    /* A transient BdrvDirtyBitmap is just being made persistent */
+    bool adopting_bitmap;
+    /* The names of those that stay transient, as the user was told */
+    GHashTable *transient_names;
+    /* Those that others wrote past meanwhile: all their bits will be set */
+    GHashTable *incomplete_names;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;
 
 /* qbm.c */
 int qbm_drv_set_error(Error **errp, int ret, const qbm_error *error);
 void qbm_drv_report_notices(BDRVQbmState *s);
+
+/* qbm-amend.c */
+extern QemuOptsList qbm_drv_amend_opts;
 int qbm_drv_parse_durability(const char *str, uint32_t *durability,
                              Error **errp);
+int qbm_drv_parse_persist_bitmaps(const char *option, const char *str,
+                                  uint32_t *persist_bitmaps, Error **errp);
+int qbm_drv_parse_defaults(QemuOpts *opts, qbm_defaults *defaults,
+                           Error **errp);
+void qbm_drv_take_defaults(const QbmDurability *durability,
+                           const QbmPersistBitmaps *persist_bitmaps,
+                           qbm_defaults *defaults);
+bool qbm_drv_persists_all(BDRVQbmState *s);
+int GRAPH_RDLOCK
+qbm_drv_amend_options(BlockDriverState *bs, QemuOpts *opts,
+                      BlockDriverAmendStatusCB *status_cb, void *cb_opaque,
+                      bool force, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_amend(BlockDriverState *bs, BlockdevAmendOptions *options,
+                 bool force, Error **errp);
 
 /* qbm-session.c */
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
-bool GRAPH_RDLOCK qbm_drv_data_file_replaced(BlockDriverState *bs);
+void GRAPH_RDLOCK qbm_drv_end_session(BlockDriverState *bs);
+void qbm_drv_drain_end(BlockDriverState *bs);
 void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
@@ -86,6 +117,7 @@ int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 const char *qbm_drv_data_url(BDRVQbmState *s);
 char * GRAPH_RDLOCK qbm_drv_data_file_path(BlockDriverState *bs);
+char * GRAPH_RDLOCK qbm_drv_data_file_name(BlockDriverState *bs);
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
@@ -94,8 +126,11 @@ int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 
 /* qbm-claim.c */
 int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
+int GRAPH_RDLOCK qbm_drv_claim_data(BlockDriverState *bs, Error **errp);
 int coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);
+int coroutine_fn GRAPH_RDLOCK
+qbm_drv_co_take_claim(BlockDriverState *bs, Error **errp);
 void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only);
 void GRAPH_RDLOCK qbm_drv_update_claim(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK qbm_drv_co_update_claim(BlockDriverState *bs);
@@ -167,10 +202,14 @@ int qbm_drv_ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap,
 int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
                        Error **errp);
 void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap);
+void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap);
+void qbm_drv_adopt_bitmaps(BlockDriverState *bs);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
+void qbm_drv_give_up_bitmaps(BlockDriverState *bs);
 void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 
 /* qbm-bitmap.c */
+bool qbm_drv_bitmap_is_busy(BdrvDirtyBitmap *bitmap);
 GArray *qbm_drv_list_bitmaps(BDRVQbmState *s, Error **errp);
 bool qbm_drv_bitmap_is_kept(BdrvDirtyBitmap *bitmap);
 bool qbm_drv_bitmap_fits(uint64_t size, uint64_t granularity);

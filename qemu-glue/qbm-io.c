@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -254,11 +253,28 @@ qbm_drv_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
                         BlockDriverState **file)
 {
     BDRVQbmState *s = bs->opaque;
+    int ret;
 
-    *pnum = bytes;
-    *map = offset;
-    *file = s->data_file->bs;
-    return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;
+    if (!bdrv_backing_chain_next(s->data_file->bs)) {
+        *pnum = bytes;
+        *map = offset;
+        *file = s->data_file->bs;
+        return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;
+    }
+
+    /*
+     * A data image that has a backing file does not have all of its content
+     * itself, but we have, and no backing file where others would look for it.
+     */
+    ret = bdrv_co_block_status_above(s->data_file->bs, NULL, offset, bytes,
+                                     pnum, map, file);
+    if (ret < 0) {
+        return ret;
+    }
+    ret &= BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID |
+           BDRV_BLOCK_COMPRESSED;
+    return ret & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO) ?
+        ret : ret | BDRV_BLOCK_DATA;
 }
 
 /* Size */

@@ -7,11 +7,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qobject/qdict.h"
 #include "trace.h"
 #include "qbm-internal.h"
 
@@ -81,28 +79,48 @@ int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp)
     return 0;
 }
 
-/* Is the data image another local file than it was? */
-bool qbm_drv_data_file_replaced(BlockDriverState *bs)
+/* Is the data image another than it was? */
+static bool GRAPH_RDLOCK data_file_replaced(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
-    g_autofree char *path = NULL;
+    g_autofree char *name = NULL;
 
-    if (!s->data_file || !s->data_file->bs) {
+    if (!s->data_file || !s->data_file->bs || !s->data_file->bs->drv) {
         return false;
     }
-    path = qbm_drv_data_file_path(bs);
-    return strcmp(path, s->child_data_path) != 0;
+    name = qbm_drv_data_file_name(bs);
+    return strcmp(name, s->data_name) != 0;
 }
 
-static void GRAPH_RDLOCK take_new_data_path(BlockDriverState *bs)
+/*
+ * A node has no callback that tells of a new child, but it is drained while it
+ * gets one, at whatever depth.  What changes the graph is in the main thread,
+ * and does so no more when the drained section ends.
+ */
+void TSA_NO_TSA qbm_drv_drain_end(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    if (qemu_in_main_thread() && s->writable && data_file_replaced(bs)) {
+        qemu_bh_schedule(s->reconcile_bh);
+    }
+}
+
+static void GRAPH_RDLOCK take_new_data_file(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
 
     g_free(s->given_data_path);
-    g_free(s->child_data_path);
+    g_free(s->data_name);
     s->given_data_path = qbm_drv_data_file_path(bs);
-    s->child_data_path = g_strdup(s->given_data_path);
+    s->data_name = qbm_drv_data_file_name(bs);
     s->data_file_given = true;
+    /*
+     * Without a file's time, a seal would vouch for what the descriptor names
+     * just as well, unless that is an image elsewhere, which is not opened.
+     */
+    s->data_file_unsealed = !*s->given_data_path && !qbm_drv_data_url(s) &&
+                            strcmp(s->data_name, s->opened_data_name);
 }
 
 /*
@@ -117,12 +135,23 @@ void qbm_drv_follow_data_file(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
     bool trust_data = s->trust_data;
+    bool replaced;
     Error *local_err = NULL;
 
-    if (!s->writable || !qbm_drv_data_file_replaced(bs)) {
+    if (!s->writable) {
         return;
     }
-    take_new_data_path(bs);
+    replaced = data_file_replaced(bs);
+    if (replaced) {
+        take_new_data_file(bs);
+    }
+    if (s->data_file_unsealed) {
+        qbm_drv_give_up_bitmaps(bs);
+        return;
+    }
+    if (!replaced) {
+        return;
+    }
     if (qbm_drv_store_bitmaps(bs, &local_err) < 0) {
         warn_reportf_err(local_err, "Persistent bitmaps of node '%s': ",
                          bdrv_get_node_name(bs));
@@ -140,9 +169,10 @@ void qbm_drv_follow_data_file(BlockDriverState *bs)
 
 /*
  * Ends the session.  The BdrvDirtyBitmaps of stored bitmaps go with it, since
- * others may change the image from now on.
+ * others may change the image from now on.  If it is going elsewhere, bitmaps
+ * that migration takes along leave.
  */
-int qbm_drv_inactivate(BlockDriverState *bs)
+static int GRAPH_RDLOCK end_session(BlockDriverState *bs, bool leaving)
 {
     BDRVQbmState *s = bs->opaque;
     qbm_error error = QBM_DRV_ERROR_INIT;
@@ -162,7 +192,9 @@ int qbm_drv_inactivate(BlockDriverState *bs)
     qbm_drv_follow_data_file(bs);
     if (s->writable) {
         ret = qbm_drv_store_bitmaps(bs, &local_err);
-        qbm_drv_drop_leaving_bitmaps(bs);
+        if (leaving) {
+            qbm_drv_drop_leaving_bitmaps(bs);
+        }
         qatomic_store_release(&s->writable, false);
     }
     /* For the permissions of an inactive node, which come next */
@@ -183,6 +215,17 @@ int qbm_drv_inactivate(BlockDriverState *bs)
     return ret;
 }
 
+int qbm_drv_inactivate(BlockDriverState *bs)
+{
+    return end_session(bs, true);
+}
+
+/* A migration that is still under way takes nothing from who closes an image */
+void qbm_drv_end_session(BlockDriverState *bs)
+{
+    end_session(bs, false);
+}
+
 void coroutine_fn
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
 {
@@ -191,10 +234,13 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     qbm_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
 
+    /* Also ends the session if we cannot be activated, or a parent cannot */
+    qemu_bh_schedule(s->reconcile_bh);
+
     /* A parent could not be activated the last time, after we were */
     qatomic_store_release(&s->writable, false);
-    if (qbm_drv_data_file_replaced(bs)) {
-        take_new_data_path(bs);
+    if (data_file_replaced(bs)) {
+        take_new_data_file(bs);
     }
     /* Whoever had the image in the meantime has changed the descriptor */
     qbm_close(s->image, NULL);
@@ -212,15 +258,17 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
                    s->data_path);
         return;
     }
-    if (qbm_drv_set_size(bs, errp) < 0 ||
+    if (qbm_drv_claim_for_stored(bs, bs->open_flags, errp) < 0 ||
+        qbm_drv_co_take_claim(bs, errp) < 0 ||
+        qbm_drv_set_size(bs, errp) < 0 ||
         qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0 ||
         qbm_drv_load_bitmaps(bs, false, errp) < 0)
     {
         error_prepend(errp, "Could not activate '%s': ", s->descriptor_path);
+        s->data_claimed = false;
         return;
     }
     qbm_drv_co_update_claim(bs);
-    qemu_bh_schedule(s->reconcile_bh);
 }
 
 /* Reopening */

@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block-io.h"
 #include "block/qdict.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-block-core.h"
@@ -18,8 +17,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/option.h"
-#include "qobject/qdict.h"
-#include "qobject/qstring.h"
 #include "trace.h"
 #include "qbm-internal.h"
 
@@ -33,6 +30,11 @@ static QemuOptsList qbm_drv_runtime_opts = {
             .name = QBM_OPT_DURABILITY,
             .type = QEMU_OPT_STRING,
             .help = "what the bitmaps survive (close, process)",
+        },
+        {
+            .name = QBM_OPT_PERSIST_BITMAPS,
+            .type = QEMU_OPT_STRING,
+            .help = "which bitmaps are stored (marked, all)",
         },
         {
             .name = QBM_OPT_TRUST_DATA,
@@ -65,23 +67,6 @@ void qbm_drv_report_notices(BDRVQbmState *s)
     }
 }
 
-int qbm_drv_parse_durability(const char *str, uint32_t *durability,
-                             Error **errp)
-{
-    if (!str) {
-        *durability = QBM_DURABILITY_DEFAULT;
-    } else if (!strcmp(str, "close")) {
-        *durability = QBM_DURABILITY_CLOSE;
-    } else if (!strcmp(str, "process")) {
-        *durability = QBM_DURABILITY_PROCESS;
-    } else {
-        error_setg(errp, "durability must be 'close' or 'process', not '%s'",
-                   str);
-        return -EINVAL;
-    }
-    return 0;
-}
-
 static void GRAPH_RDLOCK take_over_flags(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
@@ -105,6 +90,12 @@ static int open_options(BDRVQbmState *s, QDict *options, Error **errp)
     if (qemu_opts_absorb_qdict(opts, options, errp)) {
         ret = qbm_drv_parse_durability(qemu_opt_get(opts, QBM_OPT_DURABILITY),
                                        &s->durability, errp);
+        if (ret >= 0) {
+            ret = qbm_drv_parse_persist_bitmaps(
+                QBM_OPT_PERSIST_BITMAPS,
+                qemu_opt_get(opts, QBM_OPT_PERSIST_BITMAPS),
+                &s->persist_bitmaps, errp);
+        }
         s->trust_data = qemu_opt_get_bool(opts, QBM_OPT_TRUST_DATA, false);
     }
     qemu_opts_del(opts);
@@ -122,10 +113,13 @@ static void close_state(BDRVQbmState *s)
     s->writable = false;
     qemu_bh_delete(s->reconcile_bh);
     s->reconcile_bh = NULL;
+    g_hash_table_destroy(s->transient_names);
+    g_hash_table_destroy(s->incomplete_names);
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
-    g_free(s->child_data_path);
+    g_free(s->data_name);
+    g_free(s->opened_data_name);
 }
 
 static int GRAPH_UNLOCKED
@@ -158,6 +152,10 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     trace_qbm_open(bs, s->descriptor_path, flags);
     s->reconcile_bh = aio_bh_new(iohandler_get_aio_context(),
                                  qbm_drv_reconcile_bh, bs);
+    s->transient_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                               NULL);
+    s->incomplete_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                                NULL);
 
     ret = qbm_drv_open_descriptor(bs, errp);
     if (ret < 0) {
@@ -213,7 +211,7 @@ static void GRAPH_UNLOCKED qbm_drv_close(BlockDriverState *bs)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     if (s->writable) {
-        qbm_drv_inactivate(bs);
+        qbm_drv_end_session(bs);
     }
     /* The data image is a child and closed as such */
     close_state(s);
@@ -240,12 +238,6 @@ static void qbm_drv_child_perm(BlockDriverState *bs, BdrvChild *c,
         /* Repairs leave it alone (I6), and others must, meanwhile */
         if (s->data_claimed || (bs->open_flags & BDRV_O_CHECK)) {
             *nshared &= ~BLK_PERM_WRITE;
-        }
-        /* No other callback tells of a new child, by a mirror job, say */
-        if (c && c == s->data_file && s->writable &&
-            qbm_drv_data_file_replaced(bs))
-        {
-            qemu_bh_schedule(s->reconcile_bh);
         }
     }
 }
@@ -294,6 +286,7 @@ static BlockDriver bdrv_qbm = {
     .instance_size = sizeof(BDRVQbmState),
     .is_format = true,
     .create_opts = &qbm_drv_create_opts,
+    .amend_opts = &qbm_drv_amend_opts,
 
     .bdrv_probe = qbm_drv_probe,
     .bdrv_open = qbm_drv_open,
@@ -305,6 +298,8 @@ static BlockDriver bdrv_qbm = {
     .bdrv_reopen_abort = qbm_drv_reopen_abort,
     .bdrv_co_create = qbm_drv_co_create,
     .bdrv_co_create_opts = qbm_drv_co_create_opts,
+    .bdrv_amend_options = qbm_drv_amend_options,
+    .bdrv_co_amend = qbm_drv_co_amend,
     .bdrv_measure = qbm_drv_measure,
     .bdrv_co_check = qbm_drv_co_check,
 
@@ -312,6 +307,7 @@ static BlockDriver bdrv_qbm = {
     .bdrv_gather_child_options = qbm_drv_gather_child_options,
     .bdrv_refresh_filename = qbm_drv_refresh_filename,
     .bdrv_cancel_in_flight = qbm_drv_cancel_in_flight,
+    .bdrv_drain_end = qbm_drv_drain_end,
 
     .bdrv_co_preadv_part = qbm_drv_co_preadv_part,
     .bdrv_co_pwritev_part = qbm_drv_co_pwritev_part,

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Gets QEMU's source as Debian 13 ships it, unpacked with Debian's patches, into
-# DIR, and prints the directory. What is in DIR already is used as it is, without
-# asking the network for news; to get a newer one, remove DIR.
+# Gets QEMU's source as a suite of Debian (trixie: 10.0, bookworm: 7.2) ships it,
+# unpacked with Debian's patches, into DIR/SUITE, and prints that directory. What is
+# there already is used as it is, without asking the network for news; to get a
+# newer one, remove DIR/SUITE.
 #
-#   source.sh DIR
+#   source.sh DIR SUITE
 #
 # The download goes through an apt configuration of its own inside DIR: the
 # machine's sources and package lists are read, never changed.
 set -euo pipefail
 
-suite=trixie
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ $# -eq 1 ] || { echo "usage: ${0##*/} DIR" >&2; exit 2; }
+[ $# -eq 2 ] || { echo "usage: ${0##*/} DIR SUITE" >&2; exit 2; }
+suite=$2
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 

@@ -23,11 +23,5 @@ else
     echo "skipped: shellcheck is not installed" >&2
 fi
 
-# QEMU's own rules for the driver, once its source is in the cache.
-sources=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}/source
-checkpatch=
-[ ! -d "$sources" ] || checkpatch=$(find "$sources" -maxdepth 3 -path '*/scripts/checkpatch.pl' | head -n 1)
-if [ -n "$checkpatch" ]; then
-    perl "$checkpatch" --no-tree --terse -f qemu-glue/*.c qemu-glue/*.h
-fi
+tests/patches.sh
 echo "lint: 0 complaints"

@@ -64,7 +64,7 @@ pub unsafe extern "C" fn qbm_bitmap_get(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { args::out(info, "info") }?;
         let bitmap = image.image.bitmap_at(index as usize);
         let bitmap = bitmap
             .ok_or_else(|| Failure::new(libc::ENOENT, format!("no bitmap number {index}")))?;
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn qbm_bitmap_find(
 ) -> i32 {
     let body = |image: &qbm_core::Image, name: &str| {
         // SAFETY: promised by the caller.
-        let out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { args::out(info, "info") }?;
         let bitmap = image.bitmap(name);
         let bitmap = bitmap.ok_or_else(|| {
             Failure::new(

@@ -2,13 +2,14 @@
 //! Making images.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 
 use qbm_core::{CreateOptions, Image};
 
 use crate::args::{self, SizeFirst, copy_path};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
-use crate::image::durability;
+use crate::image::{durability, persist_bitmaps};
 use crate::storage::storage;
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
@@ -42,10 +43,16 @@ pub struct qbm_create_args {
     pub data_file_out: *mut c_char,
     /// Size of data_file_out.
     pub data_file_out_size: usize,
+    /// QBM_PERSIST_BITMAPS_*; stored unless it is the default.
+    pub persist_bitmaps: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: integers and raw pointers, size first.
-unsafe impl SizeFirst for qbm_create_args {}
+unsafe impl SizeFirst for qbm_create_args {
+    const FIRST_BYTES: usize = offset_of!(qbm_create_args, persist_bitmaps);
+}
 
 /// Makes an image: the descriptor at path and, unless one is adopted, a data image beside it.
 ///
@@ -68,6 +75,7 @@ pub unsafe extern "C" fn qbm_create(
         let known =
             QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE | QBM_CREATE_DRY_RUN | QBM_CREATE_REMOTE_DATA;
         args::flags(given.flags, known, "args.flags")?;
+        args::reserved(given.reserved, "args.reserved")?;
         // SAFETY: as above.
         let data_file = unsafe { args::optional_text(given.data_file, "args.data_file") }?;
         // SAFETY: as above.
@@ -77,7 +85,7 @@ pub unsafe extern "C" fn qbm_create(
             data_file: data_file.map(str::to_owned),
             data_format: data_format.unwrap_or("raw").to_owned(),
             durability: durability(given.durability)?,
-            persist_bitmaps: None,
+            persist_bitmaps: persist_bitmaps(given.persist_bitmaps)?,
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
             exclusive: given.flags & QBM_CREATE_EXCLUSIVE != 0,
         };

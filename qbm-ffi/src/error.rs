@@ -42,7 +42,7 @@ impl Failure {
     /// `error` is NULL or points to a `qbm_error` that only this call uses.
     pub(crate) unsafe fn report(&self, error: *mut qbm_error) -> i32 {
         // SAFETY: promised by the caller.
-        if let Ok(error) = unsafe { args::out(error, "error") } {
+        if let Ok(mut error) = unsafe { args::out(error, "error") } {
             error.errnum = self.errnum;
             copy_text(&self.message, &mut error.message);
         }

@@ -3,9 +3,10 @@
 
 use std::ffi::c_char;
 use std::fmt;
+use std::mem::offset_of;
 use std::sync::atomic::AtomicBool;
 
-use qbm_core::{Durability, Image};
+use qbm_core::{Durability, Image, PersistBitmaps};
 
 use crate::args::{self, SizeFirst, copy_path, copy_text};
 use crate::call::with;
@@ -19,6 +20,13 @@ pub const QBM_DURABILITY_DEFAULT: u32 = 0;
 pub const QBM_DURABILITY_CLOSE: u32 = 1;
 /// Bitmaps survive the end of the process as well, however it comes.
 pub const QBM_DURABILITY_PROCESS: u32 = 2;
+
+/// What the descriptor stores, and if it stores nothing, QBM_PERSIST_BITMAPS_MARKED.
+pub const QBM_PERSIST_BITMAPS_DEFAULT: u32 = 0;
+/// A program that makes bitmaps in its memory, as QEMU does, stores those that it is told to store.
+pub const QBM_PERSIST_BITMAPS_MARKED: u32 = 1;
+/// It stores all that have a name.
+pub const QBM_PERSIST_BITMAPS_ALL: u32 = 2;
 
 /// A session that is not ours is on record: the image is open elsewhere, or its writer crashed.
 pub const QBM_INFO_IN_USE: u32 = 1;
@@ -91,10 +99,16 @@ pub struct qbm_info {
     pub data_file: [c_char; 4096],
     /// QEMU's name of its format.
     pub data_format: [c_char; 64],
+    /// QBM_DURABILITY_CLOSE or _PROCESS: what an activation has that gives none.
+    pub stored_durability: u32,
+    /// QBM_PERSIST_BITMAPS_MARKED or _ALL, as stored. The library only keeps it: who makes bitmaps heeds it.
+    pub persist_bitmaps: u32,
 }
 
 // SAFETY: integers and arrays of them, size first.
-unsafe impl SizeFirst for qbm_info {}
+unsafe impl SizeFirst for qbm_info {
+    const FIRST_BYTES: usize = offset_of!(qbm_info, stored_durability);
+}
 
 /// A durability from C. `None`: the default.
 pub(crate) fn durability(value: u32) -> Result<Option<Durability>, Failure> {
@@ -117,6 +131,27 @@ fn durability_value(durability: Durability) -> u32 {
     }
 }
 
+/// Which bitmaps are stored, from C. `None`: the default.
+pub(crate) fn persist_bitmaps(value: u32) -> Result<Option<PersistBitmaps>, Failure> {
+    match value {
+        QBM_PERSIST_BITMAPS_DEFAULT => Ok(None),
+        QBM_PERSIST_BITMAPS_MARKED => Ok(Some(PersistBitmaps::Marked)),
+        QBM_PERSIST_BITMAPS_ALL => Ok(Some(PersistBitmaps::All)),
+        other => Err(Failure::new(
+            libc::EINVAL,
+            format!("persist_bitmaps {other} is not known"),
+        )),
+    }
+}
+
+fn persist_bitmaps_value(persist_bitmaps: PersistBitmaps) -> u32 {
+    match persist_bitmaps {
+        PersistBitmaps::Marked => QBM_PERSIST_BITMAPS_MARKED,
+        // The enumeration may grow; each value has its number here.
+        _ => QBM_PERSIST_BITMAPS_ALL,
+    }
+}
+
 /// Tells what an image is made of, and its state.
 ///
 /// Errors: -EINVAL for NULL or a wrong size, -ENAMETOOLONG when a name does not fit.
@@ -128,7 +163,7 @@ pub unsafe extern "C" fn qbm_get_info(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { args::out(info, "info") }?;
         let info = image.image.info();
         let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
         out.image_size_bytes = info.size_bytes.unwrap_or(0);
@@ -138,6 +173,8 @@ pub unsafe extern "C" fn qbm_get_info(
             | flag(image.data.is_open(), QBM_INFO_DATA)
             | flag(info.size_bytes.is_some(), QBM_INFO_SIZE_KNOWN);
         out.durability = durability_value(info.durability);
+        out.stored_durability = durability_value(info.stored_durability);
+        out.persist_bitmaps = persist_bitmaps_value(info.persist_bitmaps);
         out.bitmaps_count = u32::try_from(info.bitmaps_count).unwrap_or(u32::MAX);
         out.reserved = 0;
         let fits = copy_path(&info.data_file, &mut out.data_file)

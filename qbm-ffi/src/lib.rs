@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `version` | version, probing |
 //! | `create`, `open`, `image` | making, opening, activating, describing, closing an image |
+//! | `defaults` | what the descriptor stores for those who give nothing |
 //! | `bitmaps` | listing, adding, removing bitmaps |
 //! | `changes` | whether bitmaps record, names, all bits at once |
 //! | `user_data` | what a bitmap's user keeps with it |
@@ -43,6 +44,8 @@ mod create;
 
 mod open;
 
+mod defaults;
+
 mod bitmaps;
 
 mod changes;
@@ -71,6 +74,7 @@ pub use check::*;
 pub use copy::*;
 pub use create::*;
 pub use data::*;
+pub use defaults::*;
 pub use error::*;
 pub use extents::*;
 pub use finding::*;

@@ -134,7 +134,7 @@ pub unsafe extern "C" fn qbm_report_get_summary(
 ) -> i32 {
     let body = |report: &Report| {
         // SAFETY: promised by the caller.
-        let out = unsafe { args::out(summary, "summary") }?;
+        let mut out = unsafe { args::out(summary, "summary") }?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         out.findings_count = number(report.findings.len());
         out.leaks_count = number(report.count(Severity::Leak));
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn qbm_report_get(
 ) -> i32 {
     let body = |report: &Report| {
         // SAFETY: promised by the caller.
-        let out = unsafe { args::out(finding, "finding") }?;
+        let mut out = unsafe { args::out(finding, "finding") }?;
         let found = report.findings.get(index as usize);
         let found = found
             .ok_or_else(|| Failure::new(libc::ENOENT, format!("no finding number {index}")))?;

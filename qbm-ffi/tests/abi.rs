@@ -140,6 +140,8 @@ fn a_path_may_be_any_bytes() {
         data_format: ptr::null(),
         data_file_out: data_file.as_mut_ptr(),
         data_file_out_size: data_file.len(),
+        persist_bitmaps: QBM_PERSIST_BITMAPS_DEFAULT,
+        reserved: 0,
     };
     // SAFETY: every pointer is to a live value; all zeros is a structure.
     unsafe {

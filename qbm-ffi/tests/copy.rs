@@ -29,6 +29,8 @@ impl Session {
             data_format: ptr::null(),
             data_file_out: ptr::null_mut(),
             data_file_out_size: 0,
+            persist_bitmaps: QBM_PERSIST_BITMAPS_DEFAULT,
+            reserved: 0,
         };
         // SAFETY: all pointers are to live values of the right type.
         let created = unsafe { qbm_create(path_c.as_ptr(), &args, ptr::null_mut()) };

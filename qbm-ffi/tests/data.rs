@@ -124,6 +124,8 @@ fn create(directory: &Path) -> PathBuf {
         data_format: ptr::null(),
         data_file_out: ptr::null_mut(),
         data_file_out_size: 0,
+        persist_bitmaps: QBM_PERSIST_BITMAPS_DEFAULT,
+        reserved: 0,
     };
     // SAFETY: all pointers are to live values.
     unsafe {

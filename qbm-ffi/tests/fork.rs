@@ -65,6 +65,7 @@ const CALLS: &[(&str, Call)] = calls! {
     qbm_take_notice(room(), 8);
     qbm_activate(sized(), NO_ERROR);
     qbm_inactivate(NO_ERROR);
+    qbm_set_defaults(sized(), NO_ERROR);
     qbm_bitmap_get(0, sized(), NO_ERROR);
     qbm_bitmap_find(NAME.as_ptr(), sized(), NO_ERROR);
     qbm_bitmap_can_store(c"new".as_ptr(), GRANULARITY, NO_ERROR);

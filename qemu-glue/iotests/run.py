@@ -15,12 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 PASS, FAIL, NOTRUN, SKIP, OVERRIDE = "pass", "fail", "notrun", "skip", "override"
 # A skipped test whose reason begins so is counted.
 BACKING = "backing"
-SECONDS_MAX = 180
+SECONDS_MAX = 120
+# What each process of a test has in its environment: where the test runs
+MARK = "QBM_IOTESTS_PLACE"
 
 
 def stop(text):
@@ -28,22 +31,25 @@ def stop(text):
 
 
 def parse_list(path):
-    """The expectation of each test: word, number of cases that fail or None, reason.  The tests with an output of qbm's."""
+    """The expectation of each test: word, how much of it fails or None, reason.  The tests with an output of qbm's."""
     tests, overrides = {}, {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         where = f"{path.name}:{number}"
         word, name, *reason = line.split(maxsplit=2)
-        word, _, cases = word.partition(":")
+        word, _, parts = word.partition(":")
         into = overrides if word == OVERRIDE else tests
-        if word not in (PASS, FAIL, NOTRUN, SKIP, OVERRIDE) or cases and not (cases.isdigit() and word == FAIL):
+        if word not in (PASS, FAIL, NOTRUN, SKIP, OVERRIDE):
             stop(f"{where}: '{word}' is no expectation")
+        # A number says what fails, so that anything else that does is noticed
+        if (word == FAIL) != parts.isdigit():
+            stop(f"{where}: {name}: 'fail:N' says how much fails, no other word does")
         if name in into:
             stop(f"{where}: {name} stands there twice")
         if word != PASS and not reason:
             stop(f"{where}: {name}: the reason is missing")
-        into[name] = (word, int(cases) if cases else None, reason[0] if reason else "")
+        into[name] = (word, int(parts) if parts else None, reason[0] if reason else "")
     return tests, overrides
 
 
@@ -63,6 +69,45 @@ def check_overrides(overrides, tests, suite):
             stop(f"{name}.out.qbm is the same as {name}.out")
 
 
+def check_names(tests, suite):
+    """Each test of the list is there, and each test that formats with bitmaps or all formats have is in the list."""
+    paths = {path.name: path for place in (suite, suite / "tests") for path in place.iterdir()
+             if path.is_file() and re.fullmatch(r"\d{3}|[a-z][a-z0-9-]*", path.name) and os.access(path, os.X_OK)
+             and (place != suite or path.name[0].isdigit())}
+    for name in sorted(tests.keys() - paths.keys()):
+        stop(f"{name} of the list is no test")
+    ours = re.compile(r"^_supported_fmt.*\b(?:qbm|generic)\b|supported_fmts=.*\b(?:qbm|generic)\b", re.MULTILINE)
+    for name in sorted(paths.keys() - tests.keys()):
+        if ours.search(paths[name].read_text(encoding="utf-8", errors="replace")):
+            stop(f"{name} runs for qbm, but the list does not say what it has to do")
+
+
+def leftovers(place):
+    """The processes that a test left behind, in whatever session they are."""
+    mark = f"{MARK}={place}".encode()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (directory / "environ").read_bytes().split(b"\0"):
+                yield int(directory.name)
+        except OSError:
+            pass
+
+
+def kill_leftovers(place):
+    """Returns the names of those that were there."""
+    names = []
+    # One that is about to die may just be starting another
+    while pids := list(leftovers(place)):
+        for pid in pids:
+            try:
+                names.append(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip())
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(0.01)
+    return names
+
+
 class Runner:
     def __init__(self, work, suite, environment):
         self.work = work
@@ -73,48 +118,52 @@ class Runner:
         """Runs one test.  Returns 'pass', 'fail' or 'notrun', and what `check` printed."""
         place = self.work / "run" / name
         shutil.rmtree(place, ignore_errors=True)
+        # The path of a socket is short
         scratch, sockets = place / "scratch", Path("/tmp") / f"qbm-iot-{os.getpid()}-{name}"
         build = place / "build" / "tests" / "qemu-iotests"
         for directory in (scratch, sockets, build):
             directory.mkdir(parents=True)
-        # The path of a socket is short
-        environment = dict(self.environment, TEST_DIR=str(scratch), SOCK_DIR=str(sockets))
+        environment = dict(self.environment, TEST_DIR=str(scratch), SOCK_DIR=str(sockets), **{MARK: str(place)})
         command = [sys.executable, str(self.suite / "check"), "--build-dir", str(build),
                    "--source-dir", str(self.suite), "-qbm", name]
-        # A session of its own: what a test leaves running is ended with it
-        process = subprocess.Popen(command, cwd=build, env=environment, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                   start_new_session=True)
-        try:
-            output, _ = process.communicate(timeout=SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            output += f"\nended after {SECONDS_MAX} seconds\n"
-            process.returncode = 1
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        # Not a pipe, which whoever is left behind would keep open
+        with open(place / "output", "w+", encoding="utf-8", errors="replace") as output:
+            process = subprocess.Popen(command, cwd=build, env=environment, stdin=subprocess.DEVNULL,
+                                       stdout=output, stderr=subprocess.STDOUT)
+            try:
+                returncode = process.wait(timeout=SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                returncode = 1
+                print(f"\nended after {SECONDS_MAX} seconds", file=output)
+            left = kill_leftovers(place)
+            process.wait()
+            if left:
+                print(f"\nleft behind: {' '.join(left)}", file=output)
+            output.seek(0)
+            text = output.read()
         shutil.rmtree(sockets, ignore_errors=True)
-        (place / "output").write_text(output, encoding="utf-8")
-        if process.returncode != 0:
-            return "fail", output
+        if returncode != 0:
+            return "fail", text
         shutil.rmtree(scratch, ignore_errors=True)
-        ran = re.search(r"^Passed all (\d+) iotests$", output, re.MULTILINE)
-        return ("pass" if ran and int(ran[1]) > 0 else "notrun"), output
+        ran = re.search(r"^Passed all (\d+) iotests$", text, re.MULTILINE)
+        return ("pass" if ran and int(ran[1]) > 0 else "notrun"), text
 
 
-def failed_cases(output):
-    """How many cases of a Python test failed, as unittest counts them."""
-    found = re.search(r"^.FAILED \((.*)\)$", output, re.MULTILINE)
-    return sum(map(int, re.findall(r"(?:failures|errors)=(\d+)", found[1]))) if found else None
+def failed_parts(output):
+    """How many cases of a Python test failed, as unittest counts them, or lines of the expected output did not come."""
+    diff = re.search(r"^--- .*\n\+\+\+ .*\n(?:[-+@ ].*\n|\n)*", output, re.MULTILINE)
+    if not diff:
+        return None
+    found = re.search(r"^\+FAILED \((.*)\)$", diff[0], re.MULTILINE)
+    if found:
+        return sum(map(int, re.findall(r"(?:failures|errors)=(\d+)", found[1])))
+    return len(re.findall(r"^-(?!-- )", diff[0], re.MULTILINE))
 
 
-def judge(expected, cases, outcome, output):
+def judge(expected, parts, outcome, output):
     """Returns what is counted, and what is wrong or None."""
-    if outcome == expected == FAIL and cases is not None and failed_cases(output) != cases:
-        return "fail", f"{failed_cases(output)} of its cases fail, not {cases}"
+    if outcome == expected == FAIL and failed_parts(output) != parts:
+        return "fail", f"{failed_parts(output)} of its cases or lines fail, not {parts}"
     if outcome == expected:
         return ("pass" if outcome == "fail" else outcome), None
     if expected == FAIL and outcome == "pass":
@@ -135,11 +184,10 @@ def main():
     parser.add_argument("names", nargs="*", help="tests to run, in the list or not (default: all of the list)")
     arguments = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tests, overrides = parse_list(arguments.list)
     check_overrides(overrides, tests, arguments.suite)
-    for name in tests:
-        if not any((arguments.suite / place / name).exists() for place in (".", "tests")):
-            stop(f"{name} of the list is no test")
+    check_names(tests, arguments.suite)
     names = arguments.names or [name for name, (word, _, _) in tests.items() if word != SKIP]
     skipped = [] if arguments.names else [reason for word, _, reason in tests.values() if word == SKIP]
 
@@ -147,8 +195,8 @@ def main():
     counts = {"pass": 0, "fail": 0, "notrun": 0}
 
     def finish(name, outcome, output, may_repeat):
-        expected, cases, _ = tests.get(name, (PASS, None, ""))
-        counted, wrong = judge(PASS if expected == SKIP else expected, cases, outcome, output)
+        expected, parts, _ = tests.get(name, (PASS, None, ""))
+        counted, wrong = judge(PASS if expected == SKIP else expected, parts, outcome, output)
         if wrong and may_repeat:
             return False
         counts[counted] += 1
@@ -156,15 +204,24 @@ def main():
             print(f"{name}: {wrong}; see {arguments.work}/run/{name}/output", flush=True)
             if arguments.names:
                 print(output, flush=True)
+        elif not may_repeat:
+            print(f"{name}: as expected when run once more, alone", flush=True)
         return True
 
     again = []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         running = {pool.submit(runner.run, name): name for name in names}
-        for future in concurrent.futures.as_completed(running):
-            outcome, output = future.result()
-            if not finish(running[future], outcome, output, may_repeat=True):
-                again.append(running[future])
+        try:
+            for future in concurrent.futures.as_completed(running):
+                outcome, output = future.result()
+                if not finish(running[future], outcome, output, may_repeat=True):
+                    again.append(running[future])
+        except BaseException:
+            for future in running:
+                future.cancel()
+            for name in names:
+                kill_leftovers(arguments.work / "run" / name)
+            raise
     # Some are sensitive to load: once more, alone
     for name in again:
         finish(name, *runner.run(name), may_repeat=False)

@@ -71,6 +71,8 @@ pub(crate) fn create(path: &CStr, size_bytes: u64, error: &mut qbm_error) -> i32
         data_format: ptr::null(),
         data_file_out: ptr::null_mut(),
         data_file_out_size: 0,
+        persist_bitmaps: QBM_PERSIST_BITMAPS_DEFAULT,
+        reserved: 0,
     };
     // SAFETY: all pointers are to live values of the right type.
     unsafe { qbm_create(path.as_ptr(), &args, error) }

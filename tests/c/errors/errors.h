@@ -44,6 +44,7 @@ struct images {
 };
 
 void test_image(const struct images *images);
+void test_defaults(const struct images *images);
 void test_bitmaps(const struct images *images);
 void test_changes(const struct images *images);
 void test_extents(const struct images *images);

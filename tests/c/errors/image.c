@@ -13,15 +13,21 @@ static void test_create(void)
 
     FAILS(EINVAL, qbm_create, NULL, &args, &error);
     FAILS(EINVAL, qbm_create, "new.qbm", NULL, &error);
-    args.size--;
+    args.size = offsetof(qbm_create_args, persist_bitmaps) - 1;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
-    args.size++;
+    args.size = sizeof(args);
     args.flags = 16;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.flags = 0;
     args.durability = 3;
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.durability = 0;
+    args.persist_bitmaps = 3;
+    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    args.persist_bitmaps = 0;
+    args.reserved = 1;
+    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    args.reserved = 0;
     args.data_format = "";
     FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
     args.data_format = "\xff";
@@ -155,9 +161,9 @@ static void test_describe(const struct images *images)
 
     FAILS(EINVAL, qbm_get_info, NULL, &info, &error);
     FAILS(EINVAL, qbm_get_info, images->idle, NULL, &error);
-    info.size--;
+    info.size = offsetof(qbm_info, stored_durability) - 1;
     FAILS(EINVAL, qbm_get_info, images->idle, &info, &error);
-    info.size++;
+    info.size = sizeof(info);
     later = grown(&info, sizeof(info), &tail);
     OK(qbm_get_info(images->idle, later, &error));
     CHECK(later->bitmaps_count == 2 && tail[0] == 0 && tail[39] == 0);

@@ -94,6 +94,7 @@ int main(int argc, char **argv)
     images.writer = with_lost_one("writer.qbm");
 
     test_image(&images);
+    test_defaults(&images);
     test_bitmaps(&images);
     test_changes(&images);
     test_extents(&images);

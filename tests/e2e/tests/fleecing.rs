@@ -152,7 +152,6 @@ fn the_snapshot_is_pushed_while_the_guest_writes() -> Result<()> {
     let job = json!({
         "job-id": "backup", "device": "frozen", "target": "copy", "sync": "bitmap",
         "bitmap": "changed", "bitmap-mode": "never",
-        "x-perf": { "min-cluster-size": 4096 },
     });
     daemon.qmp.execute("blockdev-backup", job)?;
     let copied_bytes = backup::wait(&mut daemon.qmp).context(daemon.stderr())?;

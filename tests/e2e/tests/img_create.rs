@@ -15,6 +15,7 @@ fn every_option_is_listed() -> Result<()> {
         "data_file=",
         "data_file_format=",
         "durability=",
+        "persist_bitmaps=",
         "preallocation=",
         "size=",
     ] {

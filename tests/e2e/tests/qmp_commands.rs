@@ -286,6 +286,9 @@ fn a_bitmap_enabled_while_read_only_records_when_writable() -> Result<()> {
 #[test]
 fn an_inactive_node_takes_no_persistent_bitmap() -> Result<()> {
     let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let mut daemon = opened(&bench)?;
     let inactive = json!({ "node-name": "disk", "active": false });
     daemon.qmp.execute("blockdev-set-active", inactive)?;

@@ -2,9 +2,11 @@
 //! A test's own directory and the QEMU that works in it.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -39,6 +41,24 @@ impl Bench {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory().join(name)
+    }
+
+    /// Is QEMU too old for what came with version `since`?  Says so, past the capture of
+    /// a test's output: what a test leaves out must not look as if it had been tested.
+    ///
+    /// # Errors
+    /// When QEMU does not tell its version.
+    pub fn lacks(&self, what: &str, since: (u32, u32)) -> Result<bool> {
+        let (major, minor) = self.qemu.version()?;
+        let lacks = (major, minor) < since;
+        if lacks {
+            let test = thread::current().name().unwrap_or("?").to_owned();
+            writeln!(
+                io::stderr(),
+                "left out of {test}: QEMU {major}.{minor} has no {what}"
+            )?;
+        }
+        Ok(lacks)
     }
 
     /// A command that runs one of QEMU's programs in the directory.

@@ -31,20 +31,19 @@ impl StorageDaemon {
     pub fn start(bench: &Bench) -> Result<Self> {
         static STARTED_COUNT: AtomicU32 = AtomicU32::new(0);
         let number = STARTED_COUNT.fetch_add(1, Ordering::Relaxed);
-        let monitor = bench.path(&format!(".daemon-{number}.qmp"));
+        let (monitor, theirs) = Qmp::pair()?;
         let mut command = bench.command("qemu-storage-daemon");
         command
-            .arg("--chardev")
-            .arg(format!(
-                "socket,id=monitor,server=on,wait=off,path={}",
-                monitor.display()
-            ))
-            .args(["--monitor", "chardev=monitor"]);
+            .args(["--chardev", "socket,id=monitor,fd=0"])
+            .args(["--monitor", "chardev=monitor"])
+            .stdin(theirs);
         let mut process = Process::start(
             &mut command,
             bench.path(&format!(".daemon-{number}.stderr")),
         )?;
-        let qmp = Qmp::connect(&monitor, &mut process)?;
+        // With it goes our copy of the daemon's socket: its end would not be seen.
+        drop(command);
+        let qmp = Qmp::negotiate(monitor, &mut process)?;
         let nbd_socket = bench.path(&format!(".daemon-{number}.nbd"));
         Ok(Self {
             qmp,

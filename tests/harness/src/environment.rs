@@ -3,6 +3,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -34,6 +35,19 @@ impl Qemu {
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
+    }
+
+    /// Major and minor version, as `qemu-img --version` tells them.
+    ///
+    /// # Errors
+    /// When it cannot be run or tells none.
+    pub fn version(&self) -> Result<(u32, u32)> {
+        let output = Command::new(self.program("qemu-img"))
+            .arg("--version")
+            .output()
+            .context("qemu-img --version")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        parse_version(&text).with_context(|| format!("no version in {text:?}"))
     }
 }
 
@@ -80,6 +94,13 @@ impl GuestFiles {
     }
 }
 
+/// From a text such as `qemu-img version 7.2.22 (Debian ...)`.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let (_, rest) = text.split_once("version ")?;
+    let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 fn directory(variable: &str, remedy: &str) -> Result<PathBuf> {
     let value = env::var_os(variable).with_context(|| {
         format!("{variable} is not set: run `{remedy}` and set it to the directory that it prints last (`make test` does both)")
@@ -87,4 +108,19 @@ fn directory(variable: &str, remedy: &str) -> Result<PathBuf> {
     let path = Path::new(&value);
     path.canonicalize()
         .with_context(|| format!("{variable}={}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_version;
+
+    #[test]
+    fn the_version_is_read_from_what_qemu_img_prints() {
+        assert_eq!(parse_version("qemu-img version 10.0.13\n"), Some((10, 0)));
+        assert_eq!(
+            parse_version("qemu-img version 7.2.22 (Debian 1:7.2)\nCopyright"),
+            Some((7, 2))
+        );
+        assert_eq!(parse_version("something else"), None);
+    }
 }

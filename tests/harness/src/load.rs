@@ -169,7 +169,7 @@ impl Completed {
 }
 
 /// Whether the server died, as opposed to having said something wrong.
-fn is_cut(error: &anyhow::Error) -> bool {
+pub(crate) fn is_cut(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(
         kind,

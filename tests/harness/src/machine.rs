@@ -41,6 +41,26 @@ impl Machine {
         Ok(Self { qmp, process })
     }
 
+    /// QEMU's process id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What QEMU wrote to its standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits until QEMU has ended in order; gives what it wrote to its standard error.
+    ///
+    /// # Errors
+    /// When it fails or does not end.
+    pub fn wait(mut self) -> Result<String> {
+        self.process.wait_success()
+    }
+
     /// Kills QEMU with SIGKILL.
     ///
     /// # Errors

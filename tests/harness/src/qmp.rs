@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -42,12 +44,35 @@ impl Qmp {
             }
             sleep(Duration::from_millis(2));
         };
+        Self::negotiate(stream, process)
+    }
+
+    /// Makes a connection for the monitor of a program that is yet to be started, which
+    /// gets the second socket as its standard input: `fd=0` of a chardev.
+    ///
+    /// So nobody listens.  QEMU 7.2 may lose a client that connects to a listening monitor
+    /// while that is being set up, or greet it twice.
+    ///
+    /// # Errors
+    /// When the system has no sockets left.
+    pub fn pair() -> Result<(UnixStream, Stdio)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((ours, Stdio::from(OwnedFd::from(theirs))))
+    }
+
+    /// Begins to talk to `process` over a connection that is there.
+    ///
+    /// # Errors
+    /// When the process ends first, or does not answer in time.
+    pub fn negotiate(stream: UnixStream, process: &mut Process) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
         let mut qmp = Self {
             stream,
             received: Vec::new(),
             events: VecDeque::new(),
         };
-        let greeting = match qmp.receive(deadline) {
+        // What happens while the connection is being made may be told first.
+        let greeting = match qmp.reply() {
             Ok(greeting) => greeting,
             Err(error) => {
                 // A program that refuses its command line closes the socket again.
@@ -119,7 +144,22 @@ impl Qmp {
     /// # Errors
     /// When none comes in time or the connection ends.
     pub fn event(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let matches = |event: &Value| event["event"] == name && wanted(&event["data"]);
+        self.wait_for(name, |event| {
+            event["event"] == name && wanted(&event["data"])
+        })
+    }
+
+    /// Waits for the first event of one of these names; others stay queued.
+    ///
+    /// # Errors
+    /// As [`Qmp::event`].
+    pub fn event_of(&mut self, names: &[&str]) -> Result<Value> {
+        self.wait_for(&names.join(" or "), |event| {
+            names.iter().any(|&name| event["event"] == name)
+        })
+    }
+
+    fn wait_for(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(position) = self.events.iter().position(&matches) {
             return self.events.remove(position).context("the event is gone");
         }
@@ -127,7 +167,7 @@ impl Qmp {
         loop {
             let message = self
                 .receive(deadline)
-                .with_context(|| format!("wait for {name}"))?;
+                .with_context(|| format!("wait for {what}"))?;
             if matches(&message) {
                 return Ok(message);
             }

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! block-commit into a qbm image under qcow2 overlays: the base is reopened for writing, and
+//! its bitmaps record what is committed, exactly as those of a qcow2 base.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use qbm_testkit::oracle::judge;
+use qbm_testkit::{Bench, Content, Random, StorageDaemon, Writers, backup, bitmaps, jobs};
+use serde_json::{Value, json};
+
+const DISK_BYTES: usize = 6 << 20;
+const GRANULE: usize = 65536;
+
+/// Lays a new qcow2 image over a node, as an external snapshot is taken.
+fn snapshot(bench: &Bench, daemon: &mut StorageDaemon, node: &str, overlay: &str) -> Result<()> {
+    bench.img([
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        overlay,
+        &DISK_BYTES.to_string(),
+    ])?;
+    let add = json!({
+        "driver": "qcow2", "node-name": overlay, "backing": null, "discard": "unmap",
+        "file": { "driver": "file", "filename": overlay },
+    });
+    daemon.qmp.execute("blockdev-add", add)?;
+    let take = json!({ "node": node, "overlay": overlay });
+    daemon.qmp.execute("blockdev-snapshot", take).map(drop)
+}
+
+/// A base with a bitmap, as node `disk`, exported.
+fn with_base(bench: &Bench, format: &str) -> Result<StorageDaemon> {
+    let size = DISK_BYTES.to_string();
+    bench.img(["create", "-q", "-f", format, "base", &size])?;
+    bench.img(["bitmap", "--add", "-f", format, "base", "b0"])?;
+    let mut daemon = StorageDaemon::start(bench)?;
+    let node = json!({
+        "driver": format, "node-name": "disk", "discard": "unmap",
+        "file": { "driver": "file", "filename": "base" },
+    });
+    daemon.qmp.execute("blockdev-add", node)?;
+    Ok(daemon)
+}
+
+/// The bitmap of the base: what memory says, and what the file says where it can be read.
+fn base_bitmap(bench: &Bench, daemon: &mut StorageDaemon, format: &str) -> Result<Value> {
+    let list = bitmaps::list(&mut daemon.qmp, "disk")?;
+    let bitmap = list.first().cloned().context("no bitmap")?;
+    if format == "qbm" {
+        let marked = bench.descriptor("base")?.bitmap("b0")?.set_count();
+        let count = bitmap["count"].as_u64().context("no count")?;
+        ensure!(
+            marked * GRANULE as u64 == count,
+            "{bitmap}: {marked} on disk"
+        );
+    }
+    Ok(bitmap)
+}
+
+/// The steps of an active commit, or of one of the layer below; gives the base's bitmap after
+/// each.
+fn committed(format: &str, active: bool) -> Result<Vec<Value>> {
+    let bench = Bench::new()?;
+    let mut daemon = with_base(&bench, format)?;
+    let mut guest = daemon.export()?;
+    let at = |granule: usize| (granule * GRANULE) as u64;
+    guest.write(at(1), &[1; 4096])?;
+    let mut seen = vec![base_bitmap(&bench, &mut daemon, format)?];
+
+    snapshot(&bench, &mut daemon, "disk", "mid")?;
+    // The base is read-only now: what its bitmap marks is on disk, for whoever reads it.
+    seen.push(base_bitmap(&bench, &mut daemon, format)?);
+    guest.write(at(3), &[2; 4096])?;
+    guest.write_zeroes(at(5), 65536)?;
+    guest.write(at(8) + 4096, &vec![3; 2 * GRANULE])?;
+    if !active {
+        snapshot(&bench, &mut daemon, "mid", "top")?;
+        guest.write(at(20), &[4; 4096])?;
+    }
+    seen.push(base_bitmap(&bench, &mut daemon, format)?);
+    let job = if active {
+        json!({ "device": "mid" })
+    } else {
+        json!({ "device": "top", "top-node": "mid" })
+    };
+    jobs::run(&mut daemon.qmp, "block-commit", &job)?;
+    seen.push(base_bitmap(&bench, &mut daemon, format)?);
+    guest.write(at(30), &[5; 4096])?;
+    seen.push(base_bitmap(&bench, &mut daemon, format)?);
+    drop(guest);
+    daemon.quit()?;
+
+    if format == "qbm" {
+        let descriptor = bench.descriptor("base")?;
+        assert_eq!(descriptor.session(), None);
+        let mut expected = vec![1, 3, 5, 8, 9, 10];
+        if active {
+            expected.push(30);
+        }
+        assert_eq!(descriptor.bitmap("b0")?.granules(), expected);
+    }
+    bench.io_as(
+        format,
+        "base",
+        &[
+            "read -P 1 64k 4k",
+            "read -P 2 192k 4k",
+            "read -P 3 516k 128k",
+        ],
+    )?;
+    Ok(seen)
+}
+
+#[test]
+fn the_active_layer_as_with_qcow2() -> Result<()> {
+    assert_eq!(committed("qbm", true)?, committed("qcow2", true)?);
+    Ok(())
+}
+
+#[test]
+fn a_layer_below_as_with_qcow2() -> Result<()> {
+    assert_eq!(committed("qbm", false)?, committed("qcow2", false)?);
+    Ok(())
+}
+
+/// When the kill comes, if one does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Killed {
+    Never,
+    Committing,
+    Ready,
+    Pivoted,
+    LayerBelow,
+}
+
+/// A commit of the layer below the active one, killed in the middle.
+fn layer_below_and_die(bench: &Bench, random: &mut Random) -> Result<Content> {
+    let mut daemon = with_base(bench, "qbm")?;
+    daemon.export()?;
+    let content = vec![0; DISK_BYTES];
+    let writers = Writers::start(daemon.nbd_socket(), &content, random.draw())?;
+    for (node, overlay) in [("disk", "mid"), ("mid", "top")] {
+        writers.wait_for_more(40)?;
+        snapshot(bench, &mut daemon, node, overlay)?;
+    }
+    let speed = if random.one_in(2) { 1 << 20 } else { 0 };
+    let job = json!({ "device": "top", "top-node": "mid", "speed": speed });
+    jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+    writers.wait_for_more(random.between(1, 30))?;
+    daemon.kill()?;
+    writers.join()
+}
+
+/// A commit of the active layer under load; gives what was written.
+fn commit_under_load(bench: &Bench, killed: Killed, random: &mut Random) -> Result<Content> {
+    if killed == Killed::LayerBelow {
+        return layer_below_and_die(bench, random);
+    }
+    let mut daemon = with_base(bench, "qbm")?;
+    daemon.export()?;
+    let content = vec![0; DISK_BYTES];
+    let writers = Writers::start(daemon.nbd_socket(), &content, random.draw())?;
+    writers.wait_for_more(30)?;
+    snapshot(bench, &mut daemon, "disk", "top")?;
+    writers.wait_for_more(60)?;
+    let mut job = json!({ "device": "top" });
+    if killed == Killed::Committing {
+        job["speed"] = json!(1 << 20);
+    }
+    jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+    writers.wait_for_more(random.between(1, 40))?;
+    if killed != Killed::Committing {
+        jobs::wait_ready(&mut daemon.qmp)?;
+        writers.wait_for_more(random.between(1, 40))?;
+    }
+    if matches!(killed, Killed::Never | Killed::Pivoted) {
+        jobs::complete(&mut daemon.qmp)?;
+        writers.wait_for_more(random.between(1, 40))?;
+    }
+    if killed == Killed::Never {
+        let content = writers.stop()?;
+        daemon.quit()?;
+        return Ok(content);
+    }
+    daemon.kill()?;
+    writers.join()
+}
+
+fn round(killed: Killed, random: &mut Random) -> Result<()> {
+    let bench = Bench::new()?;
+    bench.sparse("before", DISK_BYTES as u64, &[])?;
+    let content = commit_under_load(&bench, killed, random)?;
+    let descriptor = bench.descriptor("base")?;
+    let data = fs::canonicalize(descriptor.data_file()?)?;
+    let verdict = judge(&bench.path("before"), &data, &descriptor.bitmap("b0")?)?;
+    verdict.require_complete()?;
+    ensure!(verdict.changed_count > 0, "nothing happened");
+    // Before, the disk is a qcow2 image, which may lose what was not flushed.
+    if matches!(killed, Killed::Never | Killed::Pivoted) {
+        content.require(&data)?;
+    }
+    let mut daemon = StorageDaemon::with_image(&bench, "base")?;
+    backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
+    daemon.quit()?;
+    Ok(())
+}
+
+#[test]
+fn under_load_and_killed() -> Result<()> {
+    let mut random = Random::new(30);
+    for killed in [
+        Killed::Never,
+        Killed::Committing,
+        Killed::Ready,
+        Killed::Pivoted,
+        Killed::LayerBelow,
+        Killed::Committing,
+        Killed::Pivoted,
+        Killed::LayerBelow,
+    ] {
+        round(killed, &mut random).with_context(|| format!("killed: {killed:?}"))?;
+    }
+    Ok(())
+}
+
+/// A commit that fails, or is cancelled, leaves the base read-only again, its bits exact.
+#[test]
+fn a_commit_that_is_cancelled() -> Result<()> {
+    let bench = Bench::new()?;
+    let mut daemon = with_base(&bench, "qbm")?;
+    let mut guest = daemon.export()?;
+    snapshot(&bench, &mut daemon, "disk", "mid")?;
+    guest.write(0, &vec![1; 2 << 20])?;
+    guest.write(4 << 20, &vec![2; 2 << 20])?;
+    snapshot(&bench, &mut daemon, "mid", "top")?;
+    let job = json!({ "device": "top", "top-node": "mid", "speed": 1 << 20 });
+    jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+    jobs::cancel(&mut daemon.qmp)?;
+    let descriptor = bench.descriptor("base")?;
+    assert_eq!(
+        descriptor.session(),
+        None,
+        "the base is still open for writing"
+    );
+    daemon.kill()?;
+    let bitmap = descriptor.bitmap("b0")?;
+    bench.sparse("before", DISK_BYTES as u64, &[])?;
+    judge(&bench.path("before"), &descriptor.data_file()?, &bitmap)?.require_complete()
+}
+
+/// A base whose data image fails: the job fails, the guest goes on, and what was committed
+/// before is marked, even with a kill right after.
+#[test]
+fn a_base_that_fails() -> Result<()> {
+    for active in [true, false] {
+        let bench = Bench::new()?;
+        bench.image_with_bitmap("base", &DISK_BYTES.to_string(), "64k")?;
+        bench.sparse("before", DISK_BYTES as u64, &[])?;
+        let mut daemon = StorageDaemon::start(&bench)?;
+        let node = json!({
+            "driver": "qbm", "node-name": "disk", "file": { "driver": "file", "filename": "base" },
+            "data-file": {
+                "driver": "raw",
+                "file": {
+                    "driver": "blkdebug",
+                    "image": { "driver": "file", "filename": "base.raw" },
+                    "inject-error": [{ "event": "write_aio", "errno": 28, "sector": 8192 }],
+                },
+            },
+        });
+        daemon.qmp.execute("blockdev-add", node)?;
+        let mut guest = daemon.export()?;
+        snapshot(&bench, &mut daemon, "disk", "mid")?;
+        guest.write(1 << 20, &vec![1; 64 * 1024])?;
+        guest.write(4 << 20, &vec![2; 64 * 1024])?;
+        let job = if active {
+            json!({ "device": "mid" })
+        } else {
+            snapshot(&bench, &mut daemon, "mid", "top")?;
+            json!({ "device": "top", "top-node": "mid" })
+        };
+        jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+        let said = jobs::fails(&mut daemon.qmp)?;
+        assert!(said.contains("No space left"), "{said}");
+        guest.write(2 << 20, &[3; 4096])?;
+        assert_eq!(guest.read(4 << 20, 4096)?, [2; 4096]);
+        daemon.kill()?;
+        let descriptor = bench.descriptor("base")?;
+        let bits = descriptor.bitmap("b0")?;
+        let verdict = judge(&bench.path("before"), &descriptor.data_file()?, &bits)?;
+        verdict.require_complete()?;
+        assert!(bits.is_set(16), "{:?}", bits.granules());
+    }
+    Ok(())
+}
+
+/// A base that is smaller than what is committed grows, and so do its bitmaps.
+#[test]
+fn a_base_that_grows() -> Result<()> {
+    for by_job in [true, false] {
+        let bench = Bench::new()?;
+        bench.image_with_bitmap("base", "6M", "64k")?;
+        bench.img("create -q -f qcow2 -b base -F qbm top 8M")?;
+        bench.io_as("qcow2", "top", &["write -P 1 1M 64k", "write -P 2 7M 64k"])?;
+        bench.sparse("before", 6 << 20, &[])?;
+        if by_job {
+            let mut daemon = StorageDaemon::start(&bench)?;
+            backup::open_target(&mut daemon.qmp, "top", "qcow2", "top")?;
+            jobs::run(&mut daemon.qmp, "block-commit", &json!({ "device": "top" }))?;
+            daemon.quit()?;
+        } else {
+            bench.img("commit -q -f qcow2 top")?;
+        }
+        assert_eq!(bench.info("base")?["virtual-size"], 8 << 20);
+        bench.io("base", &["read -P 1 1M 64k", "read -P 2 7M 64k"])?;
+        let descriptor = bench.descriptor("base")?;
+        let bits = descriptor.bitmap("b0")?;
+        judge(&bench.path("before"), &descriptor.data_file()?, &bits)?.require_complete()?;
+        let expected: Vec<u64> = [16].into_iter().chain(96..128).collect();
+        assert_eq!(bits.granules(), expected, "by a job: {by_job}");
+    }
+    Ok(())
+}
+
+/// Without QMP: `qemu-img commit` of an overlay.
+#[test]
+fn by_qemu_img() -> Result<()> {
+    for format in ["qbm", "qcow2"] {
+        let bench = Bench::new()?;
+        bench.img(["create", "-q", "-f", format, "base", "6M"])?;
+        bench.img(["bitmap", "--add", "-f", format, "base", "b0"])?;
+        bench.img(["bitmap", "--add", "--disable", "-f", format, "base", "off"])?;
+        bench.io_as(format, "base", &["write -P 1 0 64k"])?;
+        bench.img(["bitmap", "--clear", "-f", format, "base", "b0"])?;
+        bench.img([
+            "create", "-q", "-f", "qcow2", "-b", "base", "-F", format, "top",
+        ])?;
+        bench.io_as("qcow2", "top", &["write -P 2 1M 64k", "write -z 2M 64k"])?;
+        bench.img("commit -q -f qcow2 top")?;
+        bench.io_as(format, "base", &["read -P 1 0 64k", "read -P 2 1M 64k"])?;
+        let dirty = dirty_extents(&bench, format)?;
+        assert_eq!(dirty, [(1 << 20, 65536), (2 << 20, 65536)], "{format}");
+        if format == "qbm" {
+            assert_eq!(bench.descriptor("base")?.bitmap("off")?.set_count(), 0);
+        }
+    }
+    Ok(())
+}
+
+fn dirty_extents(bench: &Bench, format: &str) -> Result<Vec<(u64, u64)>> {
+    let mut daemon = StorageDaemon::start(bench)?;
+    backup::open_target(&mut daemon.qmp, "disk", format, "base")?;
+    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
+    daemon
+        .qmp
+        .execute("nbd-server-start", json!({ "addr": address }))?;
+    let export = json!({
+        "type": "nbd", "id": "export", "node-name": "disk", "name": "disk",
+        "bitmaps": ["b0"],
+    });
+    let disable = json!({ "node": "disk", "name": "b0" });
+    daemon.qmp.execute("block-dirty-bitmap-disable", disable)?;
+    daemon.qmp.execute("block-export-add", export)?;
+    let socket = daemon.nbd_socket().display().to_string();
+    let uri = format!("nbd+unix:///disk?socket={socket}");
+    bitmaps::dirty_over_nbd(bench, &uri, "b0")
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Migrations that fail: the destination dies, before and after the source has let go of
+//! the disk.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use qbm_testkit::life::{FORMATS, found, recording};
+use qbm_testkit::{Machine, PATIENCE, migration};
+use serde_json::json;
+
+use crate::{Pair, write};
+
+const WAYS: [&[&str]; 2] = [&[], &["dirty-bitmaps"]];
+
+/// The source goes on; whether it quits or is killed, every write is marked.
+fn require_all(mut pair: Pair, format: &str, way: &[&str], kill: bool) -> Result<()> {
+    pair.source.qmp.execute("cont", json!({}))?;
+    write(&mut pair.source, 2)?;
+    if kill {
+        pair.source.kill()?;
+    } else {
+        pair.source.quit()?;
+    }
+    let stored = found(&pair.bench, format, "disk")?;
+    assert_eq!(stored, [recording("b0", 3)], "{format} {way:?} {kill}");
+    Ok(())
+}
+
+/// A destination that is killed and replaced by nothing.
+fn killed_before(format: &str, way: &[&str]) -> Result<Pair> {
+    let mut pair = Pair::shared(format, way)?;
+    write(&mut pair.source, 0)?;
+    pair.start()?;
+    write(&mut pair.source, 1)?;
+    let Pair {
+        bench,
+        mut source,
+        destination,
+    } = pair;
+    destination.kill()?;
+    migration::go_on(&mut source.qmp)?;
+    migration::wait_for(&mut source.qmp, "failed")?;
+    let destination = Machine::start(&bench, "")?;
+    Ok(Pair {
+        bench,
+        source,
+        destination,
+    })
+}
+
+#[test]
+fn killed_before_the_change_of_hands() -> Result<()> {
+    for way in WAYS {
+        for format in FORMATS {
+            require_all(killed_before(format, way)?, format, way, false)?;
+        }
+        require_all(killed_before("qbm", way)?, "qbm", way, true)?;
+    }
+    Ok(())
+}
+
+/// The source has let go of the disk, and waits for a destination that does not come: it
+/// takes the disk back, with its bitmaps.
+fn killed_after(format: &str, way: &[&str]) -> Result<Pair> {
+    let capabilities: Vec<&str> = way.iter().copied().chain(["return-path"]).collect();
+    let mut pair = Pair::shared(format, &capabilities)?;
+    write(&mut pair.source, 0)?;
+    pair.start()?;
+    write(&mut pair.source, 1)?;
+    let process_id = pair.destination.process_id().to_string();
+    pair.bench.host("kill", ["-STOP", &process_id])?;
+    migration::go_on(&mut pair.source.qmp)?;
+    migration::wait_for(&mut pair.source.qmp, "device")?;
+    wait_until_inactive(&mut pair.source)?;
+    let Pair {
+        bench,
+        mut source,
+        destination,
+    } = pair;
+    destination.kill()?;
+    migration::wait_for(&mut source.qmp, "failed")?;
+    let destination = Machine::start(&bench, "")?;
+    Ok(Pair {
+        bench,
+        source,
+        destination,
+    })
+}
+
+fn wait_until_inactive(source: &mut Machine) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let nodes = source.qmp.execute("query-named-block-nodes", json!({}))?;
+        let nodes = nodes.as_array().context("no nodes")?;
+        let disk = nodes.iter().find(|node| node["node-name"] == "disk");
+        if disk.context("no disk")?["active"] == false {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the source keeps the disk");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn killed_after_the_change_of_hands() -> Result<()> {
+    for way in WAYS {
+        for format in FORMATS {
+            require_all(killed_after(format, way)?, format, way, false)?;
+        }
+        require_all(killed_after("qbm", way)?, "qbm", way, true)?;
+    }
+    Ok(())
+}
