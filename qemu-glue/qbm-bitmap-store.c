@@ -165,7 +165,9 @@ void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     Error *local_err = NULL;
 
-    if (qbm_drv_bitmap_is_busy(bitmap) || !qbm_drv_persists_all(s)) {
+    if (qbm_drv_bitmap_is_busy(bitmap) || s->data_file_unsealed ||
+        !qbm_drv_persists_all(s))
+    {
         return;
     }
     trace_qbm_bitmap_adopt(bs, name);

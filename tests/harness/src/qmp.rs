@@ -65,7 +65,6 @@ impl Qmp {
     /// # Errors
     /// When the process ends first, or does not answer in time.
     pub fn negotiate(stream: UnixStream, process: &mut Process) -> Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
         let mut qmp = Self {
             stream,
             received: Vec::new(),
