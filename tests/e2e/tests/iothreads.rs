@@ -109,6 +109,9 @@ fn end(bench: &Bench, mut daemon: StorageDaemon, load: Load, kill: bool) -> Resu
 }
 
 fn in_an_iothread(kill: bool) -> Result<()> {
+    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     let (mut daemon, client) = exported(&bench, &json!("io0"))?;
     let load = Load::start(client, 16, 3);
@@ -141,6 +144,9 @@ fn move_to(qmp: &mut Qmp, iothread: &Value) -> Result<()> {
 
 /// The disk goes from thread to thread and back while it is written and its bitmaps change.
 fn moved(kill: bool) -> Result<()> {
+    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     let (mut daemon, client) = exported(&bench, &Value::Null)?;
     let load = Load::start(client, 16, 4);
@@ -252,6 +258,9 @@ fn booted(bench: &Bench) -> Result<Guest> {
 /// Requests of one image begin and end in several threads at once.
 #[test]
 fn one_disk_in_several_iothreads() -> Result<()> {
+    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
     start_writing(&mut guest)?;
@@ -270,6 +279,9 @@ fn one_disk_in_several_iothreads() -> Result<()> {
 /// driver back to its threads.
 #[test]
 fn a_reset_with_several_iothreads() -> Result<()> {
+    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
     start_writing(&mut guest)?;

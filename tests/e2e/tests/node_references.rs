@@ -111,7 +111,7 @@ fn over_luks() -> Result<()> {
     let bench = Bench::new()?;
     let size = DISK_BYTES.to_string();
     let secret = "secret,id=key,data=open-sesame";
-    bench.img([
+    bench.img_encrypted([
         "create",
         "-q",
         "-f",

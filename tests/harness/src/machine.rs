@@ -26,18 +26,25 @@ impl Machine {
     pub fn start(bench: &Bench, disk_args: impl Args) -> Result<Self> {
         static STARTED_COUNT: AtomicU32 = AtomicU32::new(0);
         let number = STARTED_COUNT.fetch_add(1, Ordering::Relaxed);
-        let monitor = bench.path(&format!(".machine-{number}.qmp"));
+        let (monitor, theirs) = Qmp::pair()?;
         let mut command = bench.command("qemu-system-x86_64");
         command
             .args(["-machine", "none", "-nodefaults", "-display", "none"])
-            .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", monitor.display()))
+            .args([
+                "-chardev",
+                "socket,id=qmp,fd=0",
+                "-mon",
+                "chardev=qmp,mode=control",
+            ])
             .args(disk_args.list())
+            .stdin(theirs)
             // The human monitor's commands print there.
             .stdout(Stdio::null());
         let stderr = bench.path(&format!(".machine-{number}.stderr"));
         let mut process = Process::start(&mut command, stderr)?;
-        let qmp = Qmp::connect(&monitor, &mut process)?;
+        // With it goes our copy of QEMU's socket: its end would not be seen.
+        drop(command);
+        let qmp = Qmp::negotiate(monitor, &mut process)?;
         Ok(Self { qmp, process })
     }
 

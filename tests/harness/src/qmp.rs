@@ -74,8 +74,11 @@ impl Qmp {
         let greeting = match qmp.reply() {
             Ok(greeting) => greeting,
             Err(error) => {
-                // A program that refuses its command line closes the socket again.
-                process.require_running()?;
+                // A program that refuses its command line closes the socket, and ends then.
+                for _ in 0..500 {
+                    process.require_running()?;
+                    sleep(Duration::from_millis(2));
+                }
                 return Err(error);
             }
         };

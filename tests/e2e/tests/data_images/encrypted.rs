@@ -17,7 +17,7 @@ fn luks(bench: &Bench) -> Result<DataImage> {
     let size = DISK_BYTES.to_string();
     // The fewest iterations: it is no secret.
     let options = "key-secret=key,iter-time=10";
-    bench.img([
+    bench.img_encrypted([
         "create",
         "-q",
         "-f",
@@ -108,7 +108,7 @@ fn encrypted_qcow2_image() -> Result<()> {
     let bench = Bench::new()?;
     let size = DISK_BYTES.to_string();
     let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
-    bench.img([
+    bench.img_encrypted([
         "create",
         "-q",
         "-f",

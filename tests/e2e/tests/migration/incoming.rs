@@ -45,6 +45,9 @@ fn killed_without_a_migration() -> Result<()> {
 /// Another QEMU may have the disk as long as it waits.
 #[test]
 fn somebody_else_writes_meanwhile() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     for format in FORMATS {
         let bench = Bench::new()?;
         image(&bench, format, "disk")?;
@@ -73,12 +76,15 @@ fn commands_are_refused() -> Result<()> {
         let words = machine.qmp.refuses(&command, bitmaps::on_disk("b0"))?;
         assert!(words.contains("'b0' not found"), "{words}");
     }
-    let resize = json!({ "node-name": "disk", "size": 1 << 20 });
-    let words = machine.qmp.refuses("block_resize", resize)?;
-    assert!(
-        words.contains("inactive") || words.contains("ermission"),
-        "{words}"
-    );
+    // QEMU 7.2 aborts, whatever the format.
+    if !bench.lacks("refusal to resize an inactive node", (10, 0))? {
+        let resize = json!({ "node-name": "disk", "size": 1 << 20 });
+        let words = machine.qmp.refuses("block_resize", resize)?;
+        assert!(
+            words.contains("inactive") || words.contains("ermission"),
+            "{words}"
+        );
+    }
     machine.quit()?;
     before.require_untouched()
 }
@@ -86,6 +92,9 @@ fn commands_are_refused() -> Result<()> {
 /// A temporary bitmap of an inactive node becomes no stored one.
 #[test]
 fn a_temporary_bitmap_stays_one() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     let mut machine = waiting(&bench, "qbm")?;
@@ -100,6 +109,9 @@ fn a_temporary_bitmap_stays_one() -> Result<()> {
 
 #[test]
 fn to_and_fro() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     for format in FORMATS {
         let bench = Bench::new()?;
         image(&bench, format, "disk")?;
@@ -122,6 +134,9 @@ fn to_and_fro() -> Result<()> {
 /// Once it is inactive, its end changes nothing.
 #[test]
 fn killed_when_it_was_made_inactive() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     let mut machine = Machine::start(&bench, &blockdev("qbm", "disk"))?;
@@ -137,6 +152,9 @@ fn killed_when_it_was_made_inactive() -> Result<()> {
 /// A job has the bitmap: the node cannot be taken from under it.
 #[test]
 fn a_node_in_use_stays_active() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.img("create -q -f raw target 64M")?;
@@ -165,6 +183,9 @@ fn a_node_in_use_stays_active() -> Result<()> {
 /// image.
 #[test]
 fn a_device_cannot_be_activated() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.io("disk", &["write 64k 4k"])?;
@@ -196,6 +217,9 @@ fn a_device_cannot_be_activated() -> Result<()> {
 /// inactive, and the bitmap as good as it was.
 #[test]
 fn somebody_else_has_the_data_image() -> Result<()> {
+    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+        return Ok(());
+    }
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.io("disk", &["write 64k 4k"])?;
