@@ -297,8 +297,9 @@ prune() {
     # shellcheck disable=SC2012  # our own names
     { ls -dt "$cache"/qemu-*/complete 2>/dev/null | tail -n "+$((results_kept + 1))"
       for of in 10 7; do
+          # There need be none of a version.
           ls -dt "$cache"/tree-"$of".*/build/configured 2>/dev/null |
-              tail -n "+$((trees_kept + 1))"
+              tail -n "+$((trees_kept + 1))" || true
       done
     } | while read -r stale; do
         if [ -n "$(find "$stale" -mmin +1440)" ]; then
