@@ -19,8 +19,9 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
 if [ ! -e "$dir/$suite/VERSION" ]; then
-    work=$dir/work
-    rm -rf "$work"
+    # Of its own: the other suite may be on its way, too.
+    work=$(mktemp -d "$dir/.work-XXXXXX")
+    trap 'rm -rf "$work"' EXIT
     mkdir -p "$work"/{sources,lists/partial,archives/partial}
 
     list='' parts=''
@@ -43,8 +44,7 @@ CONF
     apt-get -q source --download-only qemu >&2
     dpkg-source -x qemu_*.dsc unpacked >&2
     # A rename, so that an interrupted run leaves nothing that looks complete.
-    mv unpacked "$dir/$suite"
     cd "$dir"
-    rm -rf "$work"
+    mv -T "$work/unpacked" "$dir/$suite" || [ -e "$dir/$suite/VERSION" ]
 fi
 echo "$dir/$suite"

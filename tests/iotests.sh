@@ -15,6 +15,8 @@ QBM_QEMU=$(QBM_QEMU_VERSION=10.0 "$glue/build.sh")
 source=${QEMU_SRC:-$("$glue/source.sh" "$cache/source" trixie)}
 version=$(cut -d. -f1,2 "$source/VERSION")
 
+[ "$version" = 10.0 ] || { echo "error: the tests are those of QEMU 10.0; $source is $version" >&2; exit 1; }
+
 # Short, since sockets are made below it, and without a dot, which some tests refuse. Left behind only for who wants to see what failed.
 work=$(mktemp -d -t qbm-iotests-XXXXXX)
 suite=$work/src/tests/qemu-iotests

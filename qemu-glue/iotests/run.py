@@ -96,8 +96,9 @@ def leftovers(place):
 def kill_leftovers(place):
     """Returns the names of those that were there."""
     names = []
+    deadline = time.monotonic() + 10
     # One that is about to die may just be starting another
-    while pids := list(leftovers(place)):
+    while (pids := list(leftovers(place))) and time.monotonic() < deadline:
         for pid in pids:
             try:
                 names.append(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip())

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use qbm_testkit::oracle::{judge, require_same};
 use qbm_testkit::{Bench, Random, StorageDaemon, Writers, backup, jobs};
 use serde_json::json;
@@ -48,6 +48,7 @@ fn killed() -> Result<()> {
     bench.image_with_bitmap("target.qbm", &DISK_BYTES.to_string(), "4k")?;
     let mut random = Random::new(40);
     let mut content = vec![0; DISK_BYTES];
+    let mut copied_count = 0;
     for round in 0..6 {
         let target = bench.descriptor("target.qbm")?.data_file()?;
         fs::copy(&target, bench.path("before"))?;
@@ -70,13 +71,16 @@ fn killed() -> Result<()> {
         written.require(&fs::canonicalize(disk.data_file()?)?)?;
         content = fs::read(disk.data_file()?)?;
         let bits = bench.descriptor("target.qbm")?.bitmap("b0")?;
-        judge(&bench.path("before"), &target, &bits)?
+        let verdict = judge(&bench.path("before"), &target, &bits)?;
+        verdict
             .require_complete()
             .with_context(|| format!("round {round}: the target's bitmap"))?;
+        copied_count += verdict.changed_count;
         judge(&target, &disk.data_file()?, &disk.bitmap("b0")?)?
             .require_complete()
             .with_context(|| format!("round {round}: the source's bitmap"))?;
     }
+    ensure!(copied_count > 0, "every job was killed before it copied");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table of features names tests that exist, and that are run.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,42 +35,52 @@ fn names(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The functions marked as tests in a file, as `file::function`.
+/// The functions marked as tests in a file, and run, as `file::function`;
+/// in a directory, `directory::file::function`.
 fn functions(file: &str, path: &Path) -> Result<Vec<String>> {
     let text = read(path)?;
     let marked = text.split("#[test]").skip(1);
     marked
         .map(|rest| {
-            let (_, rest) = rest.split_once("fn ").context("a test without a name")?;
+            let (marks, rest) = rest.split_once("fn ").context("a test without a name")?;
             let name = rest.split('(').next().unwrap_or_default();
+            ensure!(!marks.contains("ignore"), "{file}::{name} is not run");
             Ok(format!("{file}::{name}"))
         })
         .collect()
 }
 
-fn end_to_end_tests() -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
+/// Each test, and how many have that name.
+fn end_to_end_tests() -> Result<BTreeMap<String, u32>> {
+    let mut found = BTreeMap::new();
+    let mut add = |names: Vec<String>| {
+        for name in names {
+            *found.entry(name).or_default() += 1;
+        }
+    };
     for entry in fs::read_dir(root().join("tests/e2e/tests"))? {
         let path = entry?.path();
         let name = path.file_stem().context("no name")?.to_string_lossy();
         if path.is_dir() {
             for entry in fs::read_dir(&path)? {
-                found.extend(functions(&name, &entry?.path())?);
+                let path = entry?.path();
+                let module = path.file_stem().context("no name")?.to_string_lossy();
+                add(functions(&format!("{name}::{module}"), &path)?);
             }
         } else {
-            found.extend(functions(&name, &path)?);
+            add(functions(&name, &path)?);
         }
     }
     Ok(found)
 }
 
 /// Those that the list of QEMU's tests wants to pass.
-fn passing_iotests() -> Result<BTreeSet<String>> {
+fn passing_iotests() -> Result<BTreeMap<String, u32>> {
     let list = read(&root().join("qemu-glue/iotests/list"))?;
     Ok(list
         .lines()
         .filter_map(|line| line.strip_prefix("pass "))
-        .map(|name| format!("iotests:{name}"))
+        .map(|name| (format!("iotests:{name}"), 1))
         .collect())
 }
 
@@ -85,7 +95,8 @@ fn each_row_is_shown_by_tests() -> Result<()> {
         let shown_by = names(&row[3]);
         ensure!(!shown_by.is_empty(), "no test: {row:?}");
         for name in shown_by {
-            ensure!(known.contains(name), "there is no test {name:?}: {row:?}");
+            let count = known.get(name).copied().unwrap_or_default();
+            ensure!(count == 1, "there are {count} tests {name:?}: {row:?}");
         }
     }
     Ok(())

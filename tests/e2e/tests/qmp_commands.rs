@@ -210,6 +210,11 @@ fn commands_for_what_is_not_there() -> Result<()> {
         let refusal = daemon.qmp.refuses(&command, on_disk("nothing"))?;
         assert!(refusal.contains("'nothing' not found"), "{refusal}");
     }
+    // A proposal that QEMU has never taken, for qcow2 neither.
+    let refusal = daemon
+        .qmp
+        .refuses("block-dirty-bitmap-populate", on_disk("nothing"))?;
+    assert!(refusal.contains("has not been found"), "{refusal}");
     Ok(())
 }
 

@@ -84,7 +84,7 @@ fn changes_are_refused_by_name() -> Result<()> {
             let changed = json!({ name: value, "read-only": read_only });
             let words = machine.qmp.refuses("blockdev-reopen", reopen(&changed))?;
             assert!(
-                words.contains(name) || words.contains("descriptor"),
+                words.contains(&format!("'{name}'")) || words.contains("the descriptor"),
                 "{name}: {words}"
             );
         }

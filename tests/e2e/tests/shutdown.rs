@@ -74,7 +74,8 @@ fn killed() -> Result<()> {
 fn aborted() -> Result<()> {
     let (bench, machine) = machine("qbm")?;
     signal(&bench, "ABRT", machine.process_id())?;
-    assert!(machine.wait().is_err());
+    let error = machine.wait().expect_err("it ended in order");
+    assert!(format!("{error:#}").contains("signal: 6"), "{error:#}");
     assert_eq!(found(&bench, "qbm", "disk")?, [recording("b0", 1)]);
     Ok(())
 }

@@ -108,7 +108,7 @@ fn a_data_image_that_becomes_whole() -> Result<()> {
     daemon.add_image("disk.qbm", &json!({ "data-file": "data" }))?;
     let mut guest = daemon.export()?;
     guest.write(GRANULE, &[1; 4096])?;
-    let job = json!({ "device": "data", "speed": 1 << 21 });
+    let job = json!({ "device": "data", "speed": 1 << 16 });
     jobs::start(&mut daemon.qmp, "block-stream", &job)?;
     guest.write(90 * GRANULE, &[2; 4096])?;
     guest.write(2 * GRANULE, &[3; 4096])?;

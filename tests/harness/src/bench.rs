@@ -52,13 +52,20 @@ impl Bench {
         let (major, minor) = self.qemu.version()?;
         let lacks = (major, minor) < since;
         if lacks {
-            let test = thread::current().name().unwrap_or("?").to_owned();
-            writeln!(
-                io::stderr(),
-                "left out of {test}: QEMU {major}.{minor} has no {what}"
-            )?;
+            Self::leave_out(&format!("QEMU {major}.{minor} has no {what}"))?;
         }
         Ok(lacks)
+    }
+
+    /// Says that the test that runs leaves something out, and why, past the capture of a
+    /// test's output.
+    ///
+    /// # Errors
+    /// When nothing can be said.
+    pub fn leave_out(why: &str) -> Result<()> {
+        let test = thread::current().name().unwrap_or("?").to_owned();
+        writeln!(io::stderr(), "left out of {test}: {why}")?;
+        Ok(())
     }
 
     /// A command that runs one of QEMU's programs in the directory.

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Block jobs over QMP: one at a time, called `job`.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::PATIENCE;
 use crate::qmp::Qmp;
 
 /// The id that [`start`] gives.
@@ -29,6 +33,22 @@ fn with_id(arguments: &Value) -> Value {
     let mut arguments = arguments.clone();
     arguments["job-id"] = json!(JOB);
     arguments
+}
+
+/// Waits until the job has copied something.
+///
+/// # Errors
+/// When it does not.
+pub fn wait_for_progress(qmp: &mut Qmp) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let jobs = qmp.execute("query-block-jobs", json!({}))?;
+        if jobs[0]["offset"].as_u64() > Some(0) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no progress: {jobs}");
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits until a mirror, or a commit of the active layer, has caught up.

@@ -193,16 +193,8 @@ impl Qmp {
     fn exchange(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         self.send(&json!({ "execute": command, "arguments": arguments }))
             .with_context(|| format!("send {command}"))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let message = self
-                .receive(deadline)
-                .with_context(|| format!("wait for the reply to {command} {arguments}"))?;
-            if message.get("event").is_none() {
-                return Ok(message);
-            }
-            self.events.push_back(message);
-        }
+        self.reply()
+            .with_context(|| format!("wait for the reply to {command} {arguments}"))
     }
 
     fn send(&mut self, message: &Value) -> Result<()> {

@@ -136,8 +136,9 @@ fn a_commit_that_is_cancelled() -> Result<()> {
     guest.write(0, &vec![1; 2 << 20])?;
     guest.write(4 << 20, &vec![2; 2 << 20])?;
     snapshot(&bench, &mut daemon, "mid", "top")?;
-    let job = json!({ "device": "top", "top-node": "mid", "speed": 1 << 20 });
+    let job = json!({ "device": "top", "top-node": "mid", "speed": 1 << 16 });
     jobs::start(&mut daemon.qmp, "block-commit", &job)?;
+    jobs::wait_for_progress(&mut daemon.qmp)?;
     jobs::cancel(&mut daemon.qmp)?;
     let descriptor = bench.descriptor("base")?;
     assert_eq!(
@@ -148,7 +149,11 @@ fn a_commit_that_is_cancelled() -> Result<()> {
     daemon.kill()?;
     let bitmap = descriptor.bitmap("b0")?;
     bench.sparse("before", DISK_BYTES as u64, &[])?;
-    judge(&bench.path("before"), &descriptor.data_file()?, &bitmap)?.require_complete()
+    let verdict = judge(&bench.path("before"), &descriptor.data_file()?, &bitmap)?;
+    verdict.require_complete()?;
+    assert!(verdict.changed_count > 0, "{verdict:?}");
+    assert_eq!(verdict.over_reported_count, 0, "{verdict:?}");
+    Ok(())
 }
 
 /// A base whose data image fails: the job fails, the guest goes on, and what was committed

@@ -138,7 +138,7 @@ pub(crate) fn with_one_granule(bench: &Bench, image: &DataImage) -> Result<()> {
     Ok(())
 }
 
-/// The granules that `b0` marks when the image is opened, all of them after `granule`.
+/// Requires that `b0` marks granule 1 when the image is opened, and all from `from` to `end`.
 pub(crate) fn require_dirty_from(
     bench: &Bench,
     image: &DataImage,

@@ -2,12 +2,12 @@
 //! An NBD server that goes away and comes back while a guest writes.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use qbm_testkit::image_server::{ImageServer, Server};
 use qbm_testkit::load::Load;
-use qbm_testkit::{Bench, StorageDaemon, backup, bitmaps};
+use qbm_testkit::{Bench, PATIENCE, StorageDaemon, backup, bitmaps};
 use serde_json::json;
 
 use crate::common::{DISK_BYTES, DataImage, KIB, MIB, require_complete};
@@ -103,7 +103,9 @@ fn a_write_that_fails_while_the_server_is_away() -> Result<()> {
 
     // It comes back, and what failed is still to be backed up.
     server.restart(&bench)?;
-    while client.write(4 * MIB, &[3; 512]).is_err() {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = client.write(4 * MIB, &[3; 512]) {
+        ensure!(Instant::now() < deadline, "the server is back: {error:#}");
         sleep(Duration::from_millis(20));
     }
     drop(client);
