@@ -16,25 +16,12 @@ fn daemon_with_data(bench: &Bench) -> Result<StorageDaemon> {
         "file": { "driver": "file", "node-name": "data-protocol", "filename": "disk.qbm.raw" },
     });
     daemon.qmp.execute("blockdev-add", data)?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     Ok(daemon)
 }
 
 fn export(node: &str) -> Value {
     json!({ "type": "nbd", "id": node, "node-name": node, "name": node, "writable": true })
-}
-
-fn unexport(daemon: &mut StorageDaemon, node: &str) -> Result<()> {
-    daemon
-        .qmp
-        .execute("block-export-del", json!({ "id": node, "mode": "hard" }))?;
-    daemon
-        .qmp
-        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == node)?;
-    Ok(())
 }
 
 fn over_data() -> Value {
@@ -73,7 +60,7 @@ fn no_bitmap_beside_a_direct_writer() -> Result<()> {
         assert_eq!(bitmaps::list(&mut daemon.qmp, "disk")?, [] as [Value; 0]);
         client.write(1 << 20, b"past the node")?;
         drop(client);
-        unexport(&mut daemon, node)?;
+        daemon.unexport(node)?;
 
         bitmaps::add(&mut daemon.qmp, "b0", GRANULARITY)?;
         let words = daemon.qmp.refuses("block-export-add", export(node))?;
@@ -134,7 +121,7 @@ fn the_data_image_is_free_without_recording_bitmaps() -> Result<()> {
     require_conflict(&words);
     // And is as it was.
     assert!(bench.descriptor("disk.qbm")?.session().is_none());
-    unexport(&mut daemon, "data")?;
+    daemon.unexport("data")?;
     daemon.qmp.execute("blockdev-reopen", reopen(false))?;
     let words = daemon.qmp.refuses("block-export-add", export("data"))?;
     require_conflict(&words);

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, export};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -67,7 +67,7 @@ fn open(daemon: &mut StorageDaemon, filter: &Value, place: &str) -> Result<()> {
         daemon.qmp.execute("blockdev-add", filter)?;
     }
     let node = if place == "above" { "filter" } else { "disk" };
-    export::writable(daemon, node)
+    daemon.export_node(node)
 }
 
 fn through(filter: &Value, place: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup, export};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -55,7 +55,7 @@ fn open(bench: &Bench) -> Result<StorageDaemon> {
         let node = (place.parent)(place.child);
         daemon.qmp.execute("blockdev-add", node)?;
     }
-    export::writable(&mut daemon, "top")?;
+    daemon.export_node("top")?;
     Ok(daemon)
 }
 

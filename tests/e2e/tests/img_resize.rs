@@ -102,10 +102,7 @@ fn block_resize_with_busy_and_inconsistent_bitmaps() -> Result<()> {
     image(&bench)?;
     let mut daemon = StorageDaemon::with_image(&bench, "disk")?;
     let resize = |size_bytes: u64| json!({ "node-name": "disk", "size": size_bytes });
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let export = json!({
         "type": "nbd", "id": "bits", "node-name": "disk", "name": "bits", "bitmaps": ["off"],
     });

@@ -27,10 +27,7 @@ fn exported(bench: &Bench, iothread: &Value) -> Result<(StorageDaemon, NbdClient
         daemon.qmp.execute("object-add", object)?;
     }
     daemon.add_image("disk.qbm", &json!({}))?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let mut export = json!({
         "type": "nbd", "id": "export", "node-name": "disk", "name": "disk", "writable": true,
     });

@@ -257,10 +257,7 @@ fn two_images_over_one_node() -> Result<()> {
     let data = json!({ "driver": "file", "node-name": "data", "filename": "disk.raw" });
     daemon.qmp.execute("blockdev-add", data)?;
     daemon.add_image("disk.qbm", &json!({ "data-file": "data" }))?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let second = json!({
         "driver": "qbm", "node-name": "second", "data-file": "data",
         "file": { "driver": "file", "filename": "second.qbm" },

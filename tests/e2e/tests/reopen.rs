@@ -57,13 +57,7 @@ fn from_writing_to_reading_leaves_exact_bits() -> Result<()> {
     let mut client = daemon.export()?;
     client.write(1 << 20, b"written")?;
     drop(client);
-    daemon.qmp.execute(
-        "block-export-del",
-        json!({ "id": "export", "mode": "hard" }),
-    )?;
-    daemon
-        .qmp
-        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == "export")?;
+    daemon.unexport("export")?;
     reopen(&mut daemon, true)?;
 
     let descriptor = bench.descriptor("disk.qbm")?;

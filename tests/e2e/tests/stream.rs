@@ -2,7 +2,7 @@
 //! block-stream out of a qbm base, below a qbm image, and where there is nothing to stream.
 
 use anyhow::Result;
-use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, export, jobs};
+use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps, jobs};
 use serde_json::{Value, json};
 
 const DISK_BYTES: usize = 6 << 20;
@@ -41,7 +41,7 @@ fn an_overlay_over_a_qbm_base() -> Result<()> {
         });
         daemon.qmp.execute("blockdev-add", base)?;
         overlay(&bench, &mut daemon, "top", "base")?;
-        export::writable(&mut daemon, "top")?;
+        daemon.export_node("top")?;
         let writers = Writers::start(daemon.nbd_socket(), &content, 5)?;
         writers.wait_for_more(30)?;
         if killed {

@@ -86,19 +86,48 @@ impl StorageDaemon {
         &self.nbd_socket
     }
 
+    /// Starts the NBD server, at [`StorageDaemon::nbd_socket`].
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn listen(&mut self) -> Result<()> {
+        let address = json!({ "type": "unix", "data": { "path": self.nbd_socket } });
+        self.qmp
+            .execute("nbd-server-start", json!({ "addr": address }))
+            .map(drop)
+    }
+
+    /// Starts the NBD server and exports a node for writing, under [`NBD_EXPORT`].
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn export_node(&mut self, node: &str) -> Result<()> {
+        self.listen()?;
+        let export = json!({
+            "type": "nbd", "id": "export", "node-name": node, "name": NBD_EXPORT, "writable": true,
+        });
+        self.qmp.execute("block-export-add", export).map(drop)
+    }
+
     /// Exports node `disk` for writing, and connects to it.
     ///
     /// # Errors
     /// When the export or the connection fails.
     pub fn export(&mut self) -> Result<NbdClient> {
-        let address = json!({ "type": "unix", "data": { "path": self.nbd_socket } });
-        self.qmp
-            .execute("nbd-server-start", json!({ "addr": address }))?;
-        let export = json!({
-            "type": "nbd", "id": "export", "node-name": "disk", "name": NBD_EXPORT, "writable": true,
-        });
-        self.qmp.execute("block-export-add", export)?;
+        self.export_node("disk")?;
         NbdClient::connect(&self.nbd_socket, NBD_EXPORT)
+    }
+
+    /// Takes an export away from its clients.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub fn unexport(&mut self, id: &str) -> Result<()> {
+        let export = json!({ "id": id, "mode": "hard" });
+        self.qmp.execute("block-export-del", export)?;
+        self.qmp
+            .event("BLOCK_EXPORT_DELETED", |data| data["id"] == id)
+            .map(drop)
     }
 
     /// The daemon's process id.

@@ -17,7 +17,6 @@ pub mod bitmaps;
 mod daemon;
 mod descriptor;
 mod environment;
-pub mod export;
 pub mod faults;
 mod fuse_mount;
 mod guest;

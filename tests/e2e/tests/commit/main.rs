@@ -258,10 +258,7 @@ fn by_qemu_img() -> Result<()> {
 fn dirty_extents(bench: &Bench, format: &str) -> Result<Vec<(u64, u64)>> {
     let mut daemon = StorageDaemon::start(bench)?;
     backup::open_target(&mut daemon.qmp, "disk", format, "base")?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let export = json!({
         "type": "nbd", "id": "export", "node-name": "disk", "name": "disk",
         "bitmaps": ["b0"],

@@ -116,10 +116,7 @@ fn below_failing(bench: &Bench, iotype: &str) -> Result<(StorageDaemon, NbdClien
     let mut node = failing(iotype, json!("disk"));
     node["node-name"] = json!("above");
     daemon.qmp.execute("blockdev-add", node)?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let export = json!({
         "type": "nbd", "id": "above", "node-name": "above", "name": "above", "writable": true,
     });

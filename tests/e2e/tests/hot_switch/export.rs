@@ -28,10 +28,7 @@ fn loaded(bench: &Bench, mut old: Value, iothread: bool) -> Result<(StorageDaemo
     old["discard"] = json!("unmap");
     daemon.qmp.execute("blockdev-add", old)?;
     daemon.qmp.execute("blockdev-add", exported_node("old"))?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let mut export = json!({
         "type": "nbd", "id": "export", "node-name": "exported", "name": "disk",
         "writable": true,
@@ -40,6 +37,8 @@ fn loaded(bench: &Bench, mut old: Value, iothread: bool) -> Result<(StorageDaemo
         let io0 = json!({ "qom-type": "iothread", "id": "io0" });
         daemon.qmp.execute("object-add", io0)?;
         export["iothread"] = json!("io0");
+        // QEMU 10.0 may hang in blockdev-add over an export that it could move.
+        export["fixed-iothread"] = json!(true);
     }
     daemon.qmp.execute("block-export-add", export)?;
     let client = NbdClient::connect(daemon.nbd_socket(), "disk")?;

@@ -78,10 +78,7 @@ fn somebody_else_writes_to_the_data_image() -> Result<()> {
         "file": { "driver": "file", "filename": "disk.qbm.raw" },
     });
     daemon.qmp.execute("blockdev-add", data)?;
-    let address = json!({ "type": "unix", "data": { "path": daemon.nbd_socket() } });
-    daemon
-        .qmp
-        .execute("nbd-server-start", json!({ "addr": address }))?;
+    daemon.listen()?;
     let export = json!({
         "type": "nbd", "id": "past", "node-name": "data", "name": "past", "writable": true,
     });
