@@ -135,10 +135,10 @@ static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
         return -EFBIG;
     }
     if (qbm_drv_claim_data(bs, errp) < 0) {
-        g_hash_table_add(s->incomplete_names, g_strdup(name));
         return -EPERM;
     }
-    if (g_hash_table_remove(s->incomplete_names, name)) {
+    if (g_hash_table_contains(s->unstored_names, name)) {
+        /* Others may have written to the data image since then */
         bdrv_set_dirty_bitmap(bitmap, 0, size);
     }
     if (qbm_drv_ensure_stored(s, bitmap, errp) < 0) {
@@ -165,9 +165,11 @@ void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     Error *local_err = NULL;
 
-    if (qbm_drv_bitmap_is_busy(bitmap) || s->data_file_unsealed ||
-        !qbm_drv_persists_all(s))
-    {
+    if (qbm_drv_bitmap_is_busy(bitmap) || !qbm_drv_persists_all(s)) {
+        return;
+    }
+    if (s->data_file_unsealed) {
+        g_hash_table_add(s->unstored_names, g_strdup(name));
         return;
     }
     trace_qbm_bitmap_adopt(bs, name);
@@ -175,13 +177,13 @@ void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
         s->adopting_bitmap = true;
         bdrv_dirty_bitmap_set_persistence(bitmap, true);
         s->adopting_bitmap = false;
-        g_hash_table_remove(s->transient_names, name);
+        g_hash_table_remove(s->unstored_names, name);
         /* The stored one still has more bits */
         qemu_bh_schedule(s->reconcile_bh);
         return;
     }
     qbm_drv_update_claim(bs);
-    if (g_hash_table_add(s->transient_names, g_strdup(name))) {
+    if (g_hash_table_add(s->unstored_names, g_strdup(name))) {
         warn_reportf_err(local_err, "Bitmap '%s' of node '%s' is not stored in "
                          "the image and stays in memory: ", name,
                          bdrv_get_node_name(bs));

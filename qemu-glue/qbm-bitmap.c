@@ -127,12 +127,13 @@ void qbm_drv_reconcile_bh(void *opaque)
 {
     BlockDriverState *bs = opaque;
     BDRVQbmState *s = bs->opaque;
+    AioContext *context;
     Error *local_err = NULL;
 
     trace_qbm_reconcile(bs, s->writable);
     /* Whoever is waited for below may drop the last reference */
     bdrv_ref(bs);
-    qbm_drv_lock_context(bs);
+    context = qbm_drv_lock_context(bs);
     /* Clearing a bit beside a write to its granule could lose that write */
     bdrv_drained_begin(bs);
     bdrv_graph_rdlock_main_loop();
@@ -155,8 +156,11 @@ void qbm_drv_reconcile_bh(void *opaque)
     qbm_drv_update_claim(bs);
     bdrv_graph_rdunlock_main_loop();
     bdrv_drained_end(bs);
-    qbm_drv_unlock_context(bs);
+    qbm_drv_unlock_context(context);
+    /* It may have been moved while it was drained */
+    context = qbm_drv_lock_context(bs);
     bdrv_unref(bs);
+    qbm_drv_unlock_context(context);
 }
 
 int qbm_drv_check_resize(BlockDriverState *bs, uint64_t new_size, Error **errp)

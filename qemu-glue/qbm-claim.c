@@ -41,7 +41,26 @@ static bool claims(BdrvDirtyBitmap *bitmap)
            !bdrv_dirty_bitmap_inconsistent(bitmap);
 }
 
-static bool has_claiming_bitmap(BlockDriverState *bs)
+static bool has_stored_bitmap(BDRVQbmState *s)
+{
+    g_autoptr(GArray) list = s->image ? qbm_drv_list_bitmaps(s, NULL) : NULL;
+    guint i;
+
+    for (i = 0; list && i < list->len; i++) {
+        const qbm_bitmap_info *info = &g_array_index(list, qbm_bitmap_info, i);
+
+        if (!(info->flags & QBM_BITMAP_INCONSISTENT)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * What is stored counts, too: QEMU does not call a bitmap persistent while a
+ * migration takes it along, which may yet be cancelled.
+ */
+static bool needs_claim(BlockDriverState *bs)
 {
     BdrvDirtyBitmap *bitmap;
 
@@ -50,34 +69,22 @@ static bool has_claiming_bitmap(BlockDriverState *bs)
             return true;
         }
     }
-    return false;
+    return has_stored_bitmap(bs->opaque);
 }
 
 /*
  * Claims the data image, which is about to be opened, if there are stored
  * bitmaps that writes will be recorded in.
  */
-int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp)
+void qbm_drv_claim_for_stored(BlockDriverState *bs, int flags)
 {
     BDRVQbmState *s = bs->opaque;
-    g_autoptr(GArray) list = NULL;
-    guint i;
 
-    if (!(flags & BDRV_O_RDWR) ||
-        (flags & (BDRV_O_NO_IO | BDRV_O_CHECK | BDRV_O_INACTIVE)))
+    if ((flags & BDRV_O_RDWR) &&
+        !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK | BDRV_O_INACTIVE)))
     {
-        return 0;
+        s->data_claimed = has_stored_bitmap(s);
     }
-    list = qbm_drv_list_bitmaps(s, errp);
-    if (!list) {
-        return -EIO;
-    }
-    for (i = 0; i < list->len; i++) {
-        qbm_bitmap_info *info = &g_array_index(list, qbm_bitmap_info, i);
-
-        s->data_claimed |= !(info->flags & QBM_BITMAP_INCONSISTENT);
-    }
-    return 0;
 }
 
 /* Before a bitmap becomes persistent.  Fails when somebody else writes. */
@@ -118,7 +125,8 @@ void qbm_drv_claim_at_reopen(BlockDriverState *bs, bool read_only)
 {
     BDRVQbmState *s = bs->opaque;
 
-    s->data_claimed = !read_only && has_claiming_bitmap(bs);
+    s->data_claimed = !read_only && !(bs->open_flags & BDRV_O_INACTIVE) &&
+                      needs_claim(bs);
 }
 
 /*
@@ -130,10 +138,11 @@ void qbm_drv_update_claim(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
     BdrvDirtyBitmap *bitmap;
+    bool claim = !bdrv_is_read_only(bs) &&
+                 !(bs->open_flags & BDRV_O_INACTIVE) && needs_claim(bs);
     Error *local_err = NULL;
 
-    if (set_claim(bs, s->writable && has_claiming_bitmap(bs), &local_err) >= 0)
-    {
+    if (set_claim(bs, claim, &local_err) >= 0) {
         return;
     }
     warn_reportf_err(local_err, "Persistent bitmaps of node '%s' miss what "

@@ -20,11 +20,12 @@
 #include "system/block-backend.h"
 
 /* There are no AioContext locks any more */
-static inline void qbm_drv_lock_context(BlockDriverState *bs)
+static inline AioContext *qbm_drv_lock_context(BlockDriverState *bs)
 {
+    return NULL;
 }
 
-static inline void qbm_drv_unlock_context(BlockDriverState *bs)
+static inline void qbm_drv_unlock_context(AioContext *context)
 {
 }
 
@@ -43,14 +44,17 @@ qbm_drv_copy_cluster_size(BlockDriverInfo *to, const BlockDriverInfo *from)
 #include "sysemu/block-backend.h"
 
 /* For drained sections of functions that QEMU calls without the lock */
-static inline void qbm_drv_lock_context(BlockDriverState *bs)
+static inline AioContext *qbm_drv_lock_context(BlockDriverState *bs)
 {
-    aio_context_acquire(bdrv_get_aio_context(bs));
+    AioContext *context = bdrv_get_aio_context(bs);
+
+    aio_context_acquire(context);
+    return context;
 }
 
-static inline void qbm_drv_unlock_context(BlockDriverState *bs)
+static inline void qbm_drv_unlock_context(AioContext *context)
 {
-    aio_context_release(bdrv_get_aio_context(bs));
+    aio_context_release(context);
 }
 
 static inline void

@@ -20,6 +20,30 @@ bool qbm_drv_is_plain_raw(BlockDriverState *bs)
            !qdict_haskey(bs->options, "size");
 }
 
+static char *start_directory;
+
+void qbm_drv_init_paths(void)
+{
+    start_directory = g_get_current_dir();
+}
+
+/*
+ * Daemons go to the root directory when their disks are open.  What they opened
+ * by a relative name is where they came from.
+ */
+static char *absolute_path(const char *filename)
+{
+    g_autofree char *directory = g_get_current_dir();
+    g_autofree char *path = g_build_filename(directory, filename, NULL);
+    char *start_path = g_build_filename(start_directory, filename, NULL);
+
+    if (access(start_path, F_OK) < 0 && access(path, F_OK) == 0) {
+        g_free(start_path);
+        return g_steal_pointer(&path);
+    }
+    return start_path;
+}
+
 /*
  * Finds the absolute path of the local file that the protocol node under @bs
  * has open, because the library opens it by name.  @what names it in errors.
@@ -29,7 +53,6 @@ int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
 {
     BlockDriverState *file_bs = bdrv_skip_filters(bs);
     const char *filename;
-    g_autofree char *directory = NULL;
 
     while (qbm_drv_is_plain_raw(file_bs)) {
         file_bs = bdrv_skip_filters(file_bs->file->bs);
@@ -56,9 +79,7 @@ int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
         *path = g_strdup(filename);
         return 0;
     }
-    /* Activation after a migration opens it again, maybe from elsewhere */
-    directory = g_get_current_dir();
-    *path = g_build_filename(directory, filename, NULL);
+    *path = absolute_path(filename);
     return 0;
 }
 
@@ -111,6 +132,10 @@ char *qbm_drv_data_file_name(BlockDriverState *bs)
         return path;
     }
     g_free(path);
+    if (qemu_in_main_thread()) {
+        /* Of an image elsewhere, only who asks for a name has it made up */
+        bdrv_refresh_filename(data_bs);
+    }
     name = g_string_new(data_bs->drv->format_name);
     while (bdrv_primary_bs(data_bs)) {
         data_bs = bdrv_skip_filters(bdrv_primary_bs(data_bs));

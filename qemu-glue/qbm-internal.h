@@ -65,10 +65,8 @@ typedef struct BDRVQbmState {
     bool loading_bitmaps;
     /* A transient BdrvDirtyBitmap is just being made persistent */
     bool adopting_bitmap;
-    /* The names of those that stay transient, as the user was told */
-    GHashTable *transient_names;
-    /* Those that others wrote past meanwhile: all their bits will be set */
-    GHashTable *incomplete_names;
+    /* The names of those that could not be, as the user was told */
+    GHashTable *unstored_names;
     QEMUBH *drain_end_bh;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;
@@ -114,6 +112,7 @@ void GRAPH_UNLOCKED qbm_drv_reopen_commit_post(BDRVReopenState *state);
 void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
 
 /* qbm-data-file.c */
+void qbm_drv_init_paths(void);
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
@@ -127,7 +126,7 @@ qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
 int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 
 /* qbm-claim.c */
-int qbm_drv_claim_for_stored(BlockDriverState *bs, int flags, Error **errp);
+void qbm_drv_claim_for_stored(BlockDriverState *bs, int flags);
 int GRAPH_RDLOCK qbm_drv_claim_data(BlockDriverState *bs, Error **errp);
 int coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_claim_data(BlockDriverState *bs, Error **errp);

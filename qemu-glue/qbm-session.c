@@ -266,8 +266,8 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
                    s->data_path);
         return;
     }
-    if (qbm_drv_claim_for_stored(bs, bs->open_flags, errp) < 0 ||
-        qbm_drv_co_take_claim(bs, errp) < 0 ||
+    qbm_drv_claim_for_stored(bs, bs->open_flags);
+    if (qbm_drv_co_take_claim(bs, errp) < 0 ||
         qbm_drv_set_size(bs, errp) < 0 ||
         qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0 ||
         qbm_drv_load_bitmaps(bs, false, errp) < 0)

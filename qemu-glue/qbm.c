@@ -115,8 +115,7 @@ static void close_state(BDRVQbmState *s)
     s->reconcile_bh = NULL;
     qemu_bh_delete(s->drain_end_bh);
     s->drain_end_bh = NULL;
-    g_hash_table_destroy(s->transient_names);
-    g_hash_table_destroy(s->incomplete_names);
+    g_hash_table_destroy(s->unstored_names);
     g_free(s->descriptor_path);
     g_free(s->data_path);
     g_free(s->given_data_path);
@@ -156,19 +155,15 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
                                  qbm_drv_reconcile_bh, bs);
     s->drain_end_bh = aio_bh_new(iohandler_get_aio_context(),
                                  qbm_drv_drain_end_bh, bs);
-    s->transient_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                               NULL);
-    s->incomplete_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                                NULL);
+    s->unstored_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                              NULL);
 
     ret = qbm_drv_open_descriptor(bs, errp);
     if (ret < 0) {
         goto fail;
     }
-    ret = qbm_drv_claim_for_stored(bs, flags, errp);
-    if (ret >= 0) {
-        ret = qbm_drv_open_data_file(bs, options, flags, errp);
-    }
+    qbm_drv_claim_for_stored(bs, flags);
+    ret = qbm_drv_open_data_file(bs, options, flags, errp);
     if (ret < 0) {
         goto fail;
     }
@@ -341,6 +336,7 @@ static BlockDriver bdrv_qbm = {
 
 static void qbm_drv_init(void)
 {
+    qbm_drv_init_paths();
     bdrv_register(&bdrv_qbm);
 }
 

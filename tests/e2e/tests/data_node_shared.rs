@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use qbm_testkit::nbd::NbdClient;
-use qbm_testkit::{Bench, StorageDaemon, bitmaps};
+use qbm_testkit::{Bench, Machine, StorageDaemon, bitmaps, migration};
 use serde_json::{Value, json};
 
 const GRANULARITY: u64 = 64 * 1024;
@@ -163,6 +163,43 @@ fn a_node_in_an_iothread() -> Result<()> {
         bench.descriptor("disk.qbm")?.bitmap_names(),
         [] as [String; 0]
     );
+    Ok(())
+}
+
+/// A migration takes the bitmaps along; until it is completed they may stay.  Meanwhile QEMU
+/// does not call them persistent, and the data image was given free.
+#[test]
+fn a_migration_under_way_gives_nothing_free() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.image_with_bitmap("disk.qbm", "64M", "64k")?;
+    let blockdev = |options: &str| ["-blockdev".to_owned(), options.to_owned()];
+    let args = [
+        blockdev("raw,node-name=data,file.driver=file,file.filename=disk.qbm.raw"),
+        blockdev("qbm,node-name=disk,file.driver=file,file.filename=disk.qbm,data-file=data"),
+    ]
+    .concat();
+    let mut machine = Machine::start(&bench, &args[..])?;
+    let address = json!({ "type": "unix", "data": { "path": bench.path("nbd") } });
+    machine
+        .qmp
+        .execute("nbd-server-start", json!({ "addr": address }))?;
+    migration::enable(
+        &mut machine.qmp,
+        &["dirty-bitmaps", "pause-before-switchover"],
+    )?;
+    let nowhere = json!({ "uri": "exec:cat > /dev/null" });
+    machine.qmp.execute("migrate", nowhere)?;
+    migration::wait_for(&mut machine.qmp, "pre-switchover")?;
+
+    // What makes the driver look at its claim.
+    bitmaps::add(&mut machine.qmp, "b1", GRANULARITY)?;
+    bitmaps::run(&mut machine.qmp, "remove", "b1")?;
+    let words = machine.qmp.refuses("block-export-add", export("data"))?;
+    require_conflict(&words);
+    machine.qmp.execute("migrate_cancel", json!({}))?;
+    machine.quit()?;
+    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
+    assert_eq!(bitmap.set_count(), 0);
     Ok(())
 }
 
