@@ -185,3 +185,23 @@ fn a_lent_bitmap_makes_a_transaction_fail() -> Result<()> {
     end_of(&mut daemon, "b0")?;
     require_counts(&bench, daemon, [("b0", 0), ("b1", 128 * KIB)])
 }
+
+/// A backup ends while a transaction waits for the node to be drained: the bitmap that the
+/// transaction had found was freed by then.
+#[test]
+fn a_bitmap_is_cleared_while_its_job_ends() -> Result<()> {
+    let bench = Bench::new()?;
+    let mut daemon = two_targets(&bench)?;
+    for _ in 0..100 {
+        transaction(&mut daemon.qmp, &[backing_up("b0", "good")])?;
+        let actions = json!({ "actions": [bitmap_action("clear", "b0")] });
+        daemon.qmp.start("transaction", actions)?;
+        let reply = daemon.qmp.reply()?;
+        if let Some(words) = reply["error"]["desc"].as_str() {
+            ensure!(words.contains("in use"), "{words}");
+        }
+        ensure!(end_of(&mut daemon, "b0")?.is_none(), "the job failed");
+    }
+    require_settled(&bench, &mut daemon.qmp, "b0")?;
+    daemon.quit().map(drop)
+}
