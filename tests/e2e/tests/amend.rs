@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::bitmaps::{self, require_settled};
 use qbm_testkit::qmp::Qmp;
-use qbm_testkit::{Bench, Random, Snapshot, StorageDaemon, backup};
+use qbm_testkit::{Bench, Random, Snapshot, StorageDaemon, backup, jobs};
 use serde_json::{Value, json};
 
 /// What `qemu-img info` says.
@@ -108,11 +108,7 @@ fn blockdev_create_stores_them() -> Result<()> {
         "driver": "qbm", "file": "file", "size": 1 << 20,
         "persist-bitmaps": "all", "durability": "close",
     });
-    let create = json!({ "job-id": "create", "options": options });
-    daemon.qmp.execute("blockdev-create", create)?;
-    daemon
-        .qmp
-        .event("JOB_STATUS_CHANGE", |data| data["status"] == "concluded")?;
+    jobs::create(&mut daemon.qmp, options)?;
     daemon.quit()?;
     assert_eq!(stored(&bench)?, pair("close", "all"));
     Ok(())

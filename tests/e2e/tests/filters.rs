@@ -83,14 +83,7 @@ fn through(filter: &Value, place: &str) -> Result<()> {
         assert_eq!(bitmap == 0, killed, "{bitmap}");
         let writers = Writers::start(daemon.nbd_socket(), &content, 7)?;
         writers.wait_for_more(100)?;
-        let written = if killed {
-            daemon.kill()?;
-            writers.join()?
-        } else {
-            let written = writers.stop()?;
-            daemon.quit()?;
-            written
-        };
+        let written = writers.end_with(daemon, killed)?;
         let descriptor = bench.descriptor("disk.qbm")?;
         let data = fs::canonicalize(descriptor.data_file()?)?;
         written.require(&data)?;

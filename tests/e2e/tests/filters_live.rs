@@ -85,14 +85,7 @@ fn come_and_go(place: &Place, filter: &Value, killed: bool) -> Result<()> {
         backup::close_target(&mut daemon.qmp, "filter")?;
     }
     writers.wait_for_more(20)?;
-    let written = if killed {
-        daemon.kill()?;
-        writers.join()?
-    } else {
-        let written = writers.stop()?;
-        daemon.quit()?;
-        written
-    };
+    let written = writers.end_with(daemon, killed)?;
     let descriptor = bench.descriptor("disk.qbm")?;
     let data = fs::canonicalize(descriptor.data_file()?)?;
     written.require(&data)?;

@@ -71,12 +71,6 @@ fn freeze(bench: &Bench, daemon: &mut StorageDaemon) -> Result<()> {
     transaction(&mut daemon.qmp, &[bitmap_action("disable", "daily"), next])
 }
 
-fn remove_export(daemon: &mut StorageDaemon) -> Result<()> {
-    let remove = json!({ "id": "export", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", remove)?;
-    daemon.qmp.event("BLOCK_EXPORT_DELETED", |_| true).map(drop)
-}
-
 /// Nothing that was written since the freeze is lost; `daily` has not changed.
 fn require_kept(bench: &Bench, daily: &[u64]) -> Result<()> {
     let mut daemon = StorageDaemon::with_image(bench, "disk.qbm")?;
@@ -98,7 +92,7 @@ fn what_changed_is_pulled_while_the_guest_writes() -> Result<()> {
     let bench = Bench::new()?;
     let mut daemon = written_disk(&bench)?;
     // Who writes below the filter would go unnoticed by it.
-    remove_export(&mut daemon)?;
+    daemon.unexport("export")?;
     freeze(&bench, &mut daemon)?;
     let daily = bench.descriptor("disk.qbm")?.bitmap("daily")?.granules();
     add_export(&mut daemon, "guest", true, json!([]))?;
@@ -129,7 +123,7 @@ fn what_changed_is_pulled_while_the_guest_writes() -> Result<()> {
 fn the_snapshot_is_pushed_while_the_guest_writes() -> Result<()> {
     let bench = Bench::new()?;
     let mut daemon = written_disk(&bench)?;
-    remove_export(&mut daemon)?;
+    daemon.unexport("export")?;
     freeze(&bench, &mut daemon)?;
     let daily = bench.descriptor("disk.qbm")?.bitmap("daily")?.granules();
     add_export(&mut daemon, "guest", true, json!([]))?;

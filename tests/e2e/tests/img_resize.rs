@@ -109,11 +109,7 @@ fn block_resize_with_busy_and_inconsistent_bitmaps() -> Result<()> {
     daemon.qmp.execute("block-export-add", export)?;
     let said = daemon.qmp.refuses("block_resize", resize(6 << 20))?;
     assert!(said.contains("permissions 'resize'"), "{said}");
-    let remove = json!({ "id": "bits", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", remove)?;
-    daemon
-        .qmp
-        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == "bits")?;
+    daemon.unexport("bits")?;
     daemon.qmp.execute("block_resize", resize(6 << 20))?;
     daemon.kill()?;
 

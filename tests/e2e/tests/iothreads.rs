@@ -176,9 +176,7 @@ fn an_idle_node_is_moved() -> Result<()> {
     let bench = Bench::new()?;
     let (mut daemon, client) = exported(&bench, &Value::Null)?;
     drop(client);
-    let export = json!({ "id": "export", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", export)?;
-    daemon.qmp.event("BLOCK_EXPORT_DELETED", |_| true)?;
+    daemon.unexport("export")?;
     begin(&mut daemon.qmp)?;
     for place in [json!("io0"), json!("io1"), Value::Null] {
         let arguments = json!({ "node-name": "disk", "iothread": place });

@@ -3,7 +3,7 @@
 //! those of a qcow2 image do.
 
 use anyhow::{Context, Result};
-use qbm_testkit::{Bench, Machine, StorageDaemon, backup, bitmaps, jobs};
+use qbm_testkit::{Bench, Machine, StorageDaemon, backup, bitmaps, jobs, migration};
 use serde_json::{Value, json};
 
 const GRANULE: u64 = 65536;
@@ -35,16 +35,7 @@ fn create_target(bench: &Bench, daemon: &mut StorageDaemon, format: &str) -> Res
     let file = json!({ "driver": "file", "node-name": "target-file", "filename": "target" });
     daemon.qmp.execute("blockdev-add", file)?;
     let options = json!({ "driver": format, "file": "target-file", "size": 4 << 20 });
-    let create = json!({ "job-id": "create", "options": options });
-    daemon.qmp.execute("blockdev-create", create)?;
-    daemon.qmp.event("JOB_STATUS_CHANGE", |data| {
-        data["id"] == "create" && data["status"] == "concluded"
-    })?;
-    let jobs = daemon.qmp.execute("query-jobs", json!({}))?;
-    assert_eq!(jobs[0].get("error"), None, "{jobs}");
-    daemon
-        .qmp
-        .execute("job-dismiss", json!({ "id": "create" }))?;
+    jobs::create(&mut daemon.qmp, options)?;
     let node = json!({
         "driver": format, "node-name": "target", "file": "target-file", "discard": "unmap",
     });
@@ -125,10 +116,7 @@ fn drive_mirror() -> Result<()> {
             "device": "drive", "target": file, "format": format, "mode": mode, "sync": "full",
         });
         jobs::run(&mut machine.qmp, "drive-mirror", &job).context(file)?;
-        let line = "qemu-io drive \"write -P 2 2M 64k\"";
-        let command = json!({ "command-line": line });
-        let said = machine.qmp.execute("human-monitor-command", command)?;
-        assert_eq!(said, "", "{file}");
+        migration::write(&mut machine.qmp, "drive", 2, 2 << 20, 64 << 10).context(file)?;
         machine.quit()?;
         bench.io_as(format, file, &["read -P 1 1M 64k", "read -P 2 2M 64k"])?;
         bench.io("disk.qbm", &["read -P 0 2M 64k"])?;

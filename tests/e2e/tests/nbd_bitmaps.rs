@@ -80,13 +80,6 @@ fn export(bitmaps: &Value) -> Value {
     })
 }
 
-fn remove_export(daemon: &mut StorageDaemon) -> Result<()> {
-    let remove = json!({ "id": "bits", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", remove)?;
-    let gone = |data: &Value| data["id"] == "bits";
-    daemon.qmp.event("BLOCK_EXPORT_DELETED", gone).map(drop)
-}
-
 #[test]
 fn exported_by_qmp() -> Result<()> {
     let bench = Bench::new()?;
@@ -97,7 +90,7 @@ fn exported_by_qmp() -> Result<()> {
     ] {
         daemon.qmp.execute("block-export-add", export(&named))?;
         require_exported(&bench, "bits", "nbd")?;
-        remove_export(&mut daemon)?;
+        daemon.unexport("bits")?;
     }
     daemon.quit()?;
     let descriptor = bench.descriptor("disk.qbm")?;
@@ -128,7 +121,7 @@ fn an_exported_bitmap_is_busy_and_records() -> Result<()> {
     bench.io_as("raw", &uri("bits", "nbd"), &["write 8M 4k"])?;
     let expected = [(MIB, 4 * KIB), (8 * MIB, 4 * KIB)];
     assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b1")?, expected);
-    remove_export(&mut daemon)?;
+    daemon.unexport("bits")?;
     require_settled(&bench, &mut daemon.qmp, "b1")?;
     daemon
         .qmp
@@ -214,7 +207,7 @@ fn a_bitmap_that_a_job_has() -> Result<()> {
     assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b1")?, IN_B1);
     daemon.qmp.execute("job-finalize", json!({ "id": "job" }))?;
     daemon.qmp.event("BLOCK_JOB_COMPLETED", |_| true)?;
-    remove_export(&mut daemon)?;
+    daemon.unexport("bits")?;
     daemon.qmp.execute("block-export-add", frozen("b0"))?;
     assert_eq!(dirty_over_nbd(&bench, &uri("bits", "nbd"), "b0")?, []);
     daemon.kill()

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::image_server::{ImageServer, Server};
-use qbm_testkit::{Bench, LoopDevice, StorageDaemon, backup, bitmaps, hot_switch};
+use qbm_testkit::{Bench, LoopDevice, StorageDaemon, backup, bitmaps, hot_switch, jobs};
 use serde_json::{Value, json};
 
 const KIB: u64 = 1024;
@@ -109,20 +109,8 @@ fn over_nbd() -> Result<()> {
 #[test]
 fn over_luks() -> Result<()> {
     let bench = Bench::new()?;
-    let size = DISK_BYTES.to_string();
     let secret = "secret,id=key,data=open-sesame";
-    bench.img_encrypted([
-        "create",
-        "-q",
-        "-f",
-        "luks",
-        "--object",
-        secret,
-        "-o",
-        "key-secret=key,iter-time=10",
-        "disk.luks",
-        &size,
-    ])?;
+    bench.luks_image("disk.luks", DISK_BYTES, secret)?;
     let path = bench.path("disk.luks");
     let data = json!({
         "driver": "luks", "key-secret": "key", "file": { "driver": "file", "filename": path },
@@ -161,7 +149,7 @@ fn over_what_it_cannot() -> Result<()> {
     for node in [file, part, memory] {
         qmp.execute("blockdev-add", node)?;
     }
-    hot_switch::create(
+    jobs::create(
         qmp,
         json!({ "driver": "file", "filename": "disk.qbm", "size": 0 }),
     )?;
@@ -176,7 +164,7 @@ fn over_what_it_cannot() -> Result<()> {
         let options = json!({
             "driver": "qbm", "file": "descriptor", "data-file": node, "size": size_bytes,
         });
-        let error = hot_switch::create_and_fail(qmp, options)?;
+        let error = jobs::create_and_fail(qmp, options)?;
         let words = error
             .as_str()
             .with_context(|| format!("{node}: no error"))?;

@@ -118,6 +118,17 @@ impl Bench {
         output.succeeded()
     }
 
+    /// Makes a LUKS image, whose passphrase is the secret `key`.
+    ///
+    /// # Errors
+    /// When qemu-img fails.
+    pub fn luks_image(&self, name: &str, size_bytes: u64, secret: &str) -> Result<()> {
+        // The fewest iterations: it is no secret.
+        let options = "key-secret=key,iter-time=10";
+        let line = format!("create -q -f luks --object {secret} -o {options} {name} {size_bytes}");
+        self.img_encrypted(&line).map(drop)
+    }
+
     /// `qemu-img`, which must succeed.
     ///
     /// # Errors

@@ -126,6 +126,37 @@ pub fn run(qmp: &mut Qmp, command: &str, arguments: &Value) -> Result<()> {
     wait(qmp)
 }
 
+/// Runs `blockdev-create` to its end.
+///
+/// # Errors
+/// When the job is refused or fails.
+#[allow(clippy::needless_pass_by_value)]
+pub fn create(qmp: &mut Qmp, options: Value) -> Result<()> {
+    let error = create_and_fail(qmp, options)?;
+    ensure!(error.is_null(), "{error}");
+    Ok(())
+}
+
+/// Runs `blockdev-create` to its end; gives the job's error, null when there was none.
+///
+/// # Errors
+/// When the job is refused.
+#[allow(clippy::needless_pass_by_value)]
+pub fn create_and_fail(qmp: &mut Qmp, options: Value) -> Result<Value> {
+    let job = json!({ "job-id": "create", "options": options });
+    qmp.execute("blockdev-create", job)?;
+    qmp.event("JOB_STATUS_CHANGE", |data| {
+        data["id"] == "create" && data["status"] == "concluded"
+    })?;
+    let jobs = qmp.execute("query-jobs", json!({}))?;
+    let job = jobs
+        .as_array()
+        .and_then(|jobs| jobs.iter().find(|job| job["id"] == "create"));
+    let error = job.map(|job| job["error"].clone()).unwrap_or_default();
+    qmp.execute("job-dismiss", json!({ "id": "create" }))?;
+    Ok(error)
+}
+
 fn end(qmp: &mut Qmp) -> Result<Option<String>> {
     let event = qmp.event("BLOCK_JOB_COMPLETED", |data| data["device"] == JOB)?;
     let error = &event["data"]["error"];

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::load::is_cut;
 use crate::nbd::NbdClient;
-use crate::{NBD_EXPORT, PATIENCE, Random};
+use crate::{NBD_EXPORT, PATIENCE, Random, StorageDaemon};
 
 /// Each has its own part of the disk, and one request out at a time.
 const WRITERS_COUNT: usize = 3;
@@ -104,6 +104,21 @@ impl Writers {
             whole.bytes.extend(part.bytes);
         }
         Ok(whole)
+    }
+
+    /// Ends the daemon that serves them: kills it in the midst of it, or lets the requests
+    /// that are out finish first.
+    ///
+    /// # Errors
+    /// When a request failed before, or the daemon does not end.
+    pub fn end_with(self, daemon: StorageDaemon, kill: bool) -> Result<Content> {
+        if kill {
+            daemon.kill()?;
+            return self.join();
+        }
+        let written = self.stop()?;
+        daemon.quit()?;
+        Ok(written)
     }
 }
 

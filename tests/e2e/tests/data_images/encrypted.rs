@@ -14,21 +14,7 @@ const SECRET: &str = "secret,id=key,data=open-sesame";
 const END: u64 = DISK_BYTES / (64 * KIB);
 
 fn luks(bench: &Bench) -> Result<DataImage> {
-    let size = DISK_BYTES.to_string();
-    // The fewest iterations: it is no secret.
-    let options = "key-secret=key,iter-time=10";
-    bench.img_encrypted([
-        "create",
-        "-q",
-        "-f",
-        "luks",
-        "--object",
-        SECRET,
-        "-o",
-        options,
-        "disk.luks",
-        &size,
-    ])?;
+    bench.luks_image("disk.luks", DISK_BYTES, SECRET)?;
     // The size is in the header, which needs no key.
     bench.img("create -q -f qbm -o data_file=disk.luks,data_file_format=luks disk.qbm")?;
     let node = json!({

@@ -8,7 +8,9 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Bench, FuseMount, PATIENCE, Random, StorageDaemon, backup};
+use qbm_testkit::{Bench, FuseMount, PATIENCE, Random, StorageDaemon};
+
+use crate::require_recovered;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -126,15 +128,5 @@ fn killed_under_a_writer() -> Result<()> {
     writer.join().map_err(|_| anyhow!("the writer panicked"))?;
     drop(mount);
 
-    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
-    let verdict = judge(
-        &bench.path("before.raw"),
-        &bench.path("disk.qbm.raw"),
-        &bitmap,
-    )?;
-    ensure!(verdict.changed_count > 10, "nothing changed: {verdict:?}");
-    verdict.require_complete()?;
-    let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
-    backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
-    daemon.quit().map(drop)
+    require_recovered(&bench)
 }

@@ -6,9 +6,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, Guest, PATIENCE, StorageDaemon, backup};
 use serde_json::json;
+
+use crate::require_recovered;
 
 const KIB: u64 = 1024;
 const DISK_BYTES: u64 = 24 << 20;
@@ -82,15 +83,5 @@ fn killed_under_a_guest() -> Result<()> {
     daemon.kill()?;
     guest.kill()?;
 
-    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
-    let verdict = judge(
-        &bench.path("before.raw"),
-        &bench.path("disk.qbm.raw"),
-        &bitmap,
-    )?;
-    ensure!(verdict.changed_count > 10, "nothing changed: {verdict:?}");
-    verdict.require_complete()?;
-    let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
-    backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
-    daemon.quit().map(drop)
+    require_recovered(&bench)
 }

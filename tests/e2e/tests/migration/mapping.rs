@@ -2,7 +2,7 @@
 //! `block-bitmap-mapping`: bitmaps arrive under other names, and stored or not as it says.
 
 use anyhow::Result;
-use qbm_testkit::life::{FORMATS, GRANULE, found, recording};
+use qbm_testkit::life::{FORMATS, Found, GRANULE, found, recording};
 use serde_json::{Value, json};
 
 use crate::{Pair, what_stays, write};
@@ -33,6 +33,17 @@ fn add_temporary(pair: &mut Pair, name: &str) -> Result<()> {
     pair.source.qmp.execute(add, bitmap).map(drop)
 }
 
+/// Moves the disk, with a write before and one after; gives what is stored in the end.
+fn moved(mut pair: Pair, format: &str) -> Result<Vec<Found>> {
+    write(&mut pair.source, 0)?;
+    pair.start()?;
+    pair.complete()?;
+    write(&mut pair.destination, 1)?;
+    pair.source.quit()?;
+    pair.destination.quit()?;
+    found(&pair.bench, format, "disk")
+}
+
 #[test]
 fn another_name() -> Result<()> {
     for format in FORMATS {
@@ -42,15 +53,9 @@ fn another_name() -> Result<()> {
             &json!([alias("b0", "x")]),
             &json!([alias("b1", "x")]),
         )?;
-        write(&mut pair.source, 0)?;
-        pair.start()?;
-        pair.complete()?;
-        write(&mut pair.destination, 1)?;
-        pair.source.quit()?;
-        pair.destination.quit()?;
         let mut expected = what_stays(format, "b0");
         expected.push(recording("b1", 2));
-        assert_eq!(found(&pair.bench, format, "disk")?, expected, "{format}");
+        assert_eq!(moved(pair, format)?, expected, "{format}");
     }
     Ok(())
 }
@@ -67,15 +72,9 @@ fn persistence_is_transformed() -> Result<()> {
             &both,
             &json!([alias("b0", "b0"), alias("t0", "t0")]),
         )?;
-        write(&mut pair.source, 0)?;
-        pair.start()?;
-        pair.complete()?;
-        write(&mut pair.destination, 1)?;
-        pair.source.quit()?;
-        pair.destination.quit()?;
         let mut expected = what_stays(format, "b0");
         expected.push(recording("t0", 2));
-        assert_eq!(found(&pair.bench, format, "disk")?, expected, "{format}");
+        assert_eq!(moved(pair, format)?, expected, "{format}");
     }
     Ok(())
 }
@@ -91,13 +90,7 @@ fn one_of_two_is_named() -> Result<()> {
         pair.source.qmp.execute("block-dirty-bitmap-add", add)?;
         let named = json!([alias("b1", "b1")]);
         map(&mut pair, &named, &named)?;
-        write(&mut pair.source, 0)?;
-        pair.start()?;
-        pair.complete()?;
-        write(&mut pair.destination, 1)?;
-        pair.source.quit()?;
-        pair.destination.quit()?;
-        let stored = found(&pair.bench, format, "disk")?;
+        let stored = moved(pair, format)?;
         assert_eq!(stored, [recording("b0", 2), recording("b1", 2)], "{format}");
     }
     Ok(())

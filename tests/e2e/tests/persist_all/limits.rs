@@ -90,11 +90,7 @@ fn somebody_else_writes_to_the_data_image() -> Result<()> {
     assert!(!is_persistent(&mut daemon.qmp, "beside")?);
     assert!(stored(&bench)?.is_empty());
     NbdClient::connect(daemon.nbd_socket(), "past")?.write(1 << 20, b"missed")?;
-    let end = json!({ "id": "past", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", end)?;
-    daemon
-        .qmp
-        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == "past")?;
+    daemon.unexport("past")?;
 
     bitmaps::run(&mut daemon.qmp, "enable", "beside")?;
     assert!(is_persistent(&mut daemon.qmp, "beside")?);

@@ -4,10 +4,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use qbm_testkit::qmp::Qmp;
-use qbm_testkit::{Bench, Machine, PATIENCE, backup, bitmaps};
-use serde_json::{Value, json};
+use qbm_testkit::{Bench, Machine, PATIENCE, backup, bitmaps, migration};
+use serde_json::json;
 
 use crate::{KIB, MIB, is_persistent, query, stored};
 
@@ -30,10 +30,10 @@ fn source(bench: &Bench) -> Result<Machine> {
         source.qmp.execute("block-dirty-bitmap-add", add)?;
     }
     for number in 0..WRITES_COUNT {
-        write(&mut source.qmp, number * WRITES_APART)?;
+        migration::write(&mut source.qmp, "disk", 1, number * WRITES_APART, 512)?;
     }
     bitmaps::run(&mut source.qmp, "disable", "off")?;
-    enable(&mut source.qmp, &["dirty-bitmaps"])?;
+    migration::enable(&mut source.qmp, &["dirty-bitmaps"])?;
     Ok(source)
 }
 
@@ -44,55 +44,22 @@ fn destination(bench: &Bench) -> Result<Machine> {
     ))?;
     let disk = blockdev("qbm", "disk.qbm");
     let mut destination = Machine::start(bench, ["-incoming", "defer", "-blockdev", &disk])?;
-    enable(&mut destination.qmp, &["dirty-bitmaps"])?;
-    let uri = json!({ "uri": address(bench) });
-    destination.qmp.execute("migrate-incoming", uri)?;
+    migration::enable(&mut destination.qmp, &["dirty-bitmaps"])?;
+    migration::listen(&mut destination.qmp, bench)?;
     Ok(destination)
-}
-
-fn address(bench: &Bench) -> String {
-    format!("unix:{}", bench.path(".migration").display())
-}
-
-fn write(qmp: &mut Qmp, offset: u64) -> Result<()> {
-    let line = format!("qemu-io disk \"write {offset} 512\"");
-    qmp.execute("human-monitor-command", json!({ "command-line": line }))
-        .map(drop)
-}
-
-fn enable(qmp: &mut Qmp, capabilities: &[&str]) -> Result<()> {
-    let list: Vec<Value> = capabilities
-        .iter()
-        .chain(&["events"])
-        .map(|name| json!({ "capability": name, "state": true }))
-        .collect();
-    qmp.execute("migrate-set-capabilities", json!({ "capabilities": list }))
-        .map(drop)
-}
-
-fn wait_for(qmp: &mut Qmp, wanted: &str) -> Result<()> {
-    let event = qmp.event("MIGRATION", |data| {
-        let status = data["status"].as_str().unwrap_or_default();
-        [wanted, "completed", "failed", "cancelled"].contains(&status)
-    })?;
-    let status = event["data"]["status"].as_str().context("no status")?;
-    if status != wanted {
-        bail!("the migration is {status}, not {wanted}");
-    }
-    Ok(())
 }
 
 /// Waits for both sides' end; the bitmaps are there then, and outlive the destination.
 fn require_arrived(bench: &Bench, mut source: Machine, mut destination: Machine) -> Result<()> {
-    wait_for(&mut source.qmp, "completed")?;
-    wait_for(&mut destination.qmp, "completed")?;
+    migration::wait_for(&mut source.qmp, "completed")?;
+    migration::wait_for(&mut destination.qmp, "completed")?;
     source.quit()?;
     for name in ["on", "off"] {
         assert!(is_persistent(&mut destination.qmp, name)?, "{name}");
         bitmaps::require_settled(bench, &mut destination.qmp, name)?;
     }
     assert_eq!(stored(bench)?, ["off", "on"]);
-    write(&mut destination.qmp, MIB)?;
+    migration::write(&mut destination.qmp, "disk", 1, MIB, 512)?;
     destination.kill()?;
 
     let disk = blockdev("qbm", "disk.qbm");
@@ -119,7 +86,7 @@ fn bitmaps_that_were_transient_where_they_come_from() -> Result<()> {
     // Large as the bitmaps are, they may come when the source has stopped.
     let patient = json!({ "downtime-limit": 60_000 });
     source.qmp.execute("migrate-set-parameters", patient)?;
-    let uri = json!({ "uri": address(&bench) });
+    let uri = json!({ "uri": migration::address(&bench) });
     source.qmp.execute("migrate", uri)?;
     require_arrived(&bench, source, destination)
 }
@@ -129,10 +96,10 @@ fn bitmaps_that_were_transient_where_they_come_from() -> Result<()> {
 fn begin_postcopy(bench: &Bench, source: &mut Machine, destination: &mut Machine) -> Result<()> {
     let slow = json!({ "max-bandwidth": 16 * KIB, "max-postcopy-bandwidth": 16 * KIB });
     source.qmp.execute("migrate-set-parameters", slow)?;
-    let uri = json!({ "uri": address(bench) });
+    let uri = json!({ "uri": migration::address(bench) });
     source.qmp.execute("migrate", uri)?;
     source.qmp.execute("migrate-start-postcopy", json!({}))?;
-    wait_for(&mut destination.qmp, "postcopy-active")?;
+    migration::wait_for(&mut destination.qmp, "postcopy-active")?;
     destination.qmp.event("RESUME", |_| true).map(drop)
 }
 
@@ -166,7 +133,7 @@ fn a_postcopy_that_is_killed_leaves_no_half_bitmaps() -> Result<()> {
     let mut source = source(&bench)?;
     let mut destination = destination(&bench)?;
     begin_postcopy(&bench, &mut source, &mut destination)?;
-    write(&mut destination.qmp, MIB)?;
+    migration::write(&mut destination.qmp, "disk", 1, MIB, 512)?;
     destination.kill()?;
     source.kill()?;
     let disk = blockdev("qbm", "disk.qbm");
@@ -197,9 +164,9 @@ fn nothing_is_stored_of_a_migration_that_fails() -> Result<()> {
         // Without postcopy, all of the bitmaps has to wait.
         let slow = json!({ "max-bandwidth": 16 * KIB });
         source.qmp.execute("migrate-set-parameters", slow)?;
-        let uri = json!({ "uri": address(&bench) });
+        let uri = json!({ "uri": migration::address(&bench) });
         source.qmp.execute("migrate", uri)?;
-        wait_for(&mut destination.qmp, "active")?;
+        migration::wait_for(&mut destination.qmp, "active")?;
         wait_until_busy(&mut destination.qmp, "off")?;
         assert!(stored(&bench)?.is_empty());
         bitmaps::run(&mut destination.qmp, "add", "new")?;

@@ -67,11 +67,7 @@ fn a_bitmap_in_use_is_stored_when_it_is_given_back() -> Result<()> {
         .event("JOB_STATUS_CHANGE", |data| data["status"] == "concluded")?;
     assert!(!is_persistent(&mut daemon.qmp, "busy")?);
 
-    let end = json!({ "id": "reading", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", end)?;
-    daemon
-        .qmp
-        .event("BLOCK_EXPORT_DELETED", |data| data["id"] == "reading")?;
+    daemon.unexport("reading")?;
     assert!(is_persistent(&mut daemon.qmp, "busy")?);
     assert_eq!(stored(&bench)?, ["busy"]);
     bitmaps::require_settled(&bench, &mut daemon.qmp, "busy")?;
