@@ -210,6 +210,21 @@
 #define QBM_BITMAP_FROZEN 16
 
 /*
+ As qbm_bitmap_add().
+ */
+#define QBM_CHANGE_ADD 1
+
+/*
+ As qbm_bitmap_remove().
+ */
+#define QBM_CHANGE_REMOVE 2
+
+/*
+ As qbm_bitmap_set_recording().
+ */
+#define QBM_CHANGE_SET_RECORDING 3
+
+/*
  Most user data of one bitmap, in bytes.
  */
 #define QBM_USER_DATA_MAX 65536
@@ -587,6 +602,33 @@ typedef struct qbm_bitmap_info {
 } qbm_bitmap_info;
 
 /*
+ One of the changes of qbm_bitmap_change_several().
+ */
+typedef struct qbm_bitmap_change {
+  /*
+   sizeof(qbm_bitmap_change), the same in all of an array.
+   */
+  size_t size;
+  /*
+   The bitmap's name. Only read.
+   */
+  const char *name;
+  /*
+   QBM_CHANGE_ADD: a power of two from 512 to 2 GiB. Otherwise 0.
+   */
+  uint64_t granularity_bytes;
+  /*
+   QBM_CHANGE_*.
+   */
+  uint32_t action;
+  /*
+   QBM_CHANGE_ADD: QBM_BITMAP_RECORDING and QBM_BITMAP_ALL_DIRTY, or 0. QBM_CHANGE_SET_RECORDING: QBM_BITMAP_RECORDING
+   or 0. Otherwise 0.
+   */
+  uint32_t flags;
+} qbm_bitmap_change;
+
+/*
  How an image is checked.
  */
 typedef struct qbm_check_args {
@@ -921,6 +963,19 @@ int32_t qbm_bitmap_set_granularity(struct qbm_image *image,
                                    const char *name,
                                    uint64_t granularity_bytes,
                                    struct qbm_error *error);
+
+/*
+ Makes changes_count changes with one replacement of the descriptor: all of them or, after an error or a crash, none. No
+ bitmap may be in two of them. Durable when this returns, in about the time of one change. changes may be NULL if
+ changes_count is 0. Blocks.
+
+ Errors: those of the single changes, -ENOENT, -EEXIST, -ENAMETOOLONG, -EINVAL (also for NULL, a bitmap that is named twice,
+ an unknown action), -EFBIG (caps), -EROFS, -EBUSY (frozen), or the system's. Nothing has changed then.
+ */
+int32_t qbm_bitmap_change_several(struct qbm_image *image,
+                                  const struct qbm_bitmap_change *changes,
+                                  size_t changes_count,
+                                  struct qbm_error *error);
 
 /*
  Copies what the bitmap's user keeps with it into buf, and its size in bytes to *data_size; no NUL is added. buf may be

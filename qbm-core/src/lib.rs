@@ -46,7 +46,7 @@ pub use data::DataImage;
 pub use descriptor::{Durability, PersistBitmaps, probe};
 pub use error::{Error, ErrorKind, Result, quoted};
 pub use image::{
-    Activation, BitmapInfo, CreateOptions, Created, DataPath, Defaults, Extent, Image, ImageInfo,
-    OpenOptions,
+    Activation, BitmapChange, BitmapInfo, CreateOptions, Created, DataPath, Defaults, Extent,
+    Image, ImageInfo, OpenOptions,
 };
 pub use tracking::{Begun, Ticket};

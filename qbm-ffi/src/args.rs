@@ -175,6 +175,37 @@ pub(crate) unsafe fn structure<T: SizeFirst>(args: *const T, what: &str) -> Resu
     Ok(unsafe { read_known(args, given) })
 }
 
+/// An array of argument structures, all of one version; NULL only with a count of 0.
+///
+/// # Safety
+/// `array` points to `count` structures, each with as many readable bytes as its first member says.
+pub(crate) unsafe fn structures<T: SizeFirst>(
+    array: *const T,
+    count: usize,
+    what: &str,
+) -> Result<Vec<T>, Failure> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: promised by the caller; there is a first one.
+    let stride = unsafe { given_bytes(array, what) }?;
+    check_length::<u8>(count.saturating_mul(stride), what)?;
+    let each = (0..count).map(|index| {
+        let what = format!("{what}[{index}]");
+        // SAFETY: within the array, if all before it were as large as the first.
+        let one = unsafe { array.byte_add(index * stride) };
+        // SAFETY: promised by the caller.
+        let given = unsafe { given_bytes(one, &what) }?;
+        if given != stride {
+            let text = format!("{what}.size is {given}, that of the first {stride}");
+            return Err(Failure::new(libc::EINVAL, text));
+        }
+        // SAFETY: promised by the caller.
+        unsafe { structure(one, &what) }
+    });
+    each.collect()
+}
+
 /// A structure that is being filled. The caller's gets the members that it has, all but the size, when this is dropped.
 pub(crate) struct Out<T: SizeFirst> {
     known: T,
@@ -363,6 +394,32 @@ mod tests {
         assert_eq!(read(&words).err().unwrap().errnum, libc::E2BIG);
         // SAFETY: NULL is allowed.
         let missing = unsafe { structure::<Args>(std::ptr::null(), "args") };
+        assert_eq!(missing.err().unwrap().message, "args is NULL");
+    }
+
+    #[test]
+    fn an_array_is_of_one_version() {
+        let mut words = [24_usize, 7, 0, 24, 8, 0];
+        let read = |words: &[usize; 6], count| {
+            // SAFETY: 48 readable bytes, two structures of 24.
+            unsafe { structures(words.as_ptr().cast::<Args>(), count, "args") }
+        };
+        let values = |read: Vec<Args>| read.iter().map(|args| args.value).collect::<Vec<_>>();
+        assert_eq!(values(read(&words, 2).unwrap()), [7, 8]);
+        assert!(read(&words, 0).unwrap().is_empty());
+        words[5] = 1;
+        assert_eq!(read(&words, 2).err().unwrap().errnum, libc::E2BIG);
+        words[3] = 16;
+        assert_eq!(
+            read(&words, 2).err().unwrap().message,
+            "args[1].size is 16, that of the first 24"
+        );
+        assert_eq!(
+            read(&words, usize::MAX / 8).err().unwrap().errnum,
+            libc::EINVAL
+        );
+        // SAFETY: NULL is refused.
+        let missing = unsafe { structures::<Args>(std::ptr::null(), 1, "args") };
         assert_eq!(missing.err().unwrap().message, "args is NULL");
     }
 

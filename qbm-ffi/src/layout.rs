@@ -97,6 +97,16 @@ layout! {
     MEMBER(qbm_defaults, durability, 8, 4)
     MEMBER(qbm_defaults, persist_bitmaps, 12, 4)
 
+    SIZE(qbm_bitmap_change, 32)
+    MEMBER(qbm_bitmap_change, size, 0, 8)
+    MEMBER(qbm_bitmap_change, name, 8, 8)
+    MEMBER(qbm_bitmap_change, granularity_bytes, 16, 8)
+    MEMBER(qbm_bitmap_change, action, 24, 4)
+    MEMBER(qbm_bitmap_change, flags, 28, 4)
+    CONSTANT(QBM_CHANGE_ADD, 1)
+    CONSTANT(QBM_CHANGE_REMOVE, 2)
+    CONSTANT(QBM_CHANGE_SET_RECORDING, 3)
+
     SIZE(qbm_bitmap_info, 1048)
     MEMBER(qbm_bitmap_info, size, 0, 8)
     MEMBER(qbm_bitmap_info, granularity_bytes, 8, 8)

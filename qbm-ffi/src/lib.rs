@@ -50,6 +50,8 @@ mod bitmaps;
 
 mod changes;
 
+mod several;
+
 mod user_data;
 
 mod extents;
@@ -82,6 +84,7 @@ pub use image::*;
 pub use open::*;
 pub use report::*;
 pub use resize::*;
+pub use several::*;
 #[cfg(feature = "test-hooks")]
 pub use test_hooks::*;
 pub use user_data::*;

@@ -72,6 +72,7 @@ const CALLS: &[(&str, Call)] = calls! {
     qbm_bitmap_add(c"new".as_ptr(), GRANULARITY, 0, NO_ERROR);
     qbm_bitmap_remove(NAME.as_ptr(), NO_ERROR);
     qbm_bitmap_set_recording(NAME.as_ptr(), false, NO_ERROR);
+    qbm_bitmap_change_several(ptr::null(), 0, NO_ERROR);
     qbm_bitmap_set_inconsistent(NAME.as_ptr(), NO_ERROR);
     qbm_bitmap_rename(NAME.as_ptr(), c"new".as_ptr(), NO_ERROR);
     qbm_bitmap_clear(NAME.as_ptr(), NO_ERROR);

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bitmaps of an image: list, add, remove, their bits.
+//! The bitmaps of an image: what there is of them, their bits.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::operations::check_room;
-use super::{Active, DataPath, Image, Pending, State, is_derived_bitmap_name, names};
-use crate::bits::Granularity;
-use crate::caps;
-use crate::check::is_bitmap_length;
+use super::{Active, Image, State};
 use crate::descriptor::{BitmapEntry, InconsistentEntry};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::error::Result;
 use crate::tracking::Recorder;
 
 /// One bitmap as listings show it.
@@ -32,6 +27,12 @@ pub struct BitmapInfo {
 }
 
 impl State {
+    /// The loaded bitmap of a name.
+    pub(super) fn recorder(&self, name: &str) -> Option<Arc<Recorder>> {
+        let active = self.active.as_ref()?;
+        active.recorder(name).cloned()
+    }
+
     fn describe(&self, entry: &BitmapEntry) -> BitmapInfo {
         // What a read-only activation could load, it has judged: nobody else is in that session any more.
         let is_recovered = self
@@ -58,12 +59,6 @@ fn describe_inconsistent(entry: &InconsistentEntry) -> BitmapInfo {
         inconsistent: true,
         frozen: false,
     }
-}
-
-/// The loaded bitmap of a name.
-fn active_recorder(state: &State, name: &str) -> Option<Arc<Recorder>> {
-    let active = state.active.as_ref()?;
-    active.recorder(name).cloned()
 }
 
 impl Image {
@@ -114,216 +109,12 @@ impl Image {
         Ok(self.viewed(name)?.count())
     }
 
-    /// Whether [`add_bitmap`](Self::add_bitmap) would succeed, as far as names and caps go.
-    ///
-    /// # Errors
-    /// As `add_bitmap`, less the file system's.
-    pub fn can_add_bitmap(&self, name: &str, granularity_bytes: u64) -> Result<()> {
-        let state = self.lock();
-        let granularity = self.check_addable(&state, name, granularity_bytes)?;
-        let mut descriptor = state.descriptor.clone();
-        let file = names::longest_bitmap_file(&self.path, name)?;
-        let entry = BitmapEntry::new(name.to_owned(), file, granularity, true);
-        descriptor.bitmaps.push(entry);
-        check_room(&descriptor)
-    }
-
-    fn check_addable(
-        &self,
-        state: &State,
-        name: &str,
-        granularity_bytes: u64,
-    ) -> Result<Granularity> {
-        caps::check_bitmap_name(name)?;
-        let granularity = Granularity::new(granularity_bytes)
-            .map_err(|error| error.within(format_args!("bitmap {}: granularity", quoted(name))))?;
-        let active = self.writable(state)?;
-        caps::bits_count(active.bitmap_size_bytes(), granularity_bytes)
-            .map_err(|error| error.within(format_args!("bitmap {}", quoted(name))))?;
-        if state.descriptor.has_name(name) {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("bitmap {} exists already", quoted(name)),
-            ));
-        }
-        if state.descriptor.names_count() >= caps::BITMAPS_MAX {
-            return Err(Error::new(
-                ErrorKind::TooBig,
-                format!(
-                    "the image has {} bitmaps already, the most there can be",
-                    caps::BITMAPS_MAX
-                ),
-            ));
-        }
-        Ok(granularity)
-    }
-
     pub(super) fn writable<'a>(&self, state: &'a State) -> Result<&'a Active> {
         state
             .active
             .as_ref()
             .filter(|active| !active.read_only)
             .ok_or_else(|| self.not_writable())
-    }
-
-    /// Adds an empty bitmap. When this returns it is on disk and, if `recording`, no later write can miss it; writes in
-    /// flight are included. Waits for the disk.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::NameTooLong`], [`ErrorKind::Invalid`] (granularity, empty name),
-    /// [`ErrorKind::TooBig`] (caps), [`ErrorKind::ReadOnly`]; whatever the system says. Nothing has changed then.
-    pub fn add_bitmap(&self, name: &str, granularity_bytes: u64, recording: bool) -> Result<()> {
-        self.add(name, granularity_bytes, recording, false)
-    }
-
-    /// As [`add_bitmap`](Self::add_bitmap), with every bit set: for a bitmap whose bits are about to be stored. A crash
-    /// before that over-reports; had it been empty, it would claim that nothing changed.
-    ///
-    /// # Errors
-    /// As `add_bitmap`.
-    pub fn add_dirty_bitmap(
-        &self,
-        name: &str,
-        granularity_bytes: u64,
-        recording: bool,
-    ) -> Result<()> {
-        self.add(name, granularity_bytes, recording, true)
-    }
-
-    fn add(
-        &self,
-        name: &str,
-        granularity_bytes: u64,
-        recording: bool,
-        all_dirty: bool,
-    ) -> Result<()> {
-        let mut state = self.lock();
-        let granularity = self.check_addable(&state, name, granularity_bytes)?;
-        let active = self.writable(&state)?;
-        let bits_count = caps::bits_count(active.bitmap_size_bytes(), granularity_bytes)?;
-        let durability = active.durability;
-        let made = names::create_beside(&*self.storage, &self.path, Some(name), "bitmap")?;
-        let created = Recorder::create(&made.path, made.file, granularity, bits_count, durability);
-        let filled = created.and_then(|recorder| {
-            if all_dirty {
-                recorder.set_all()?;
-            }
-            Ok(Arc::new(recorder))
-        });
-        let recorder = match filled {
-            Ok(recorder) => recorder,
-            Err(error) => {
-                // The error that led here is the one to tell.
-                let _ = self.storage.remove(&made.path);
-                return Err(error);
-            }
-        };
-        let mut descriptor = state.descriptor.clone();
-        let entry = BitmapEntry::new(name.to_owned(), made.name.clone(), granularity, recording);
-        descriptor.bitmaps.push(entry);
-        if let Err(error) = check_room(&descriptor) {
-            let _ = self.storage.remove(&made.path);
-            return Err(error);
-        }
-        // Recording comes before being on record: a bitmap that a crash leaves behind has missed nothing.
-        let pending = Pending {
-            name: name.to_owned(),
-            recorder: Some(Arc::clone(&recorder)),
-            recording,
-            file: Some(made.name),
-        };
-        self.commit_pending(&mut state, descriptor, pending)?;
-        if let Some(active) = &mut state.active {
-            active.loaded.push((name.to_owned(), recorder));
-        }
-        self.publish(&state);
-        Ok(())
-    }
-
-    /// Removes a bitmap, consistent or not, and its file. The descriptor no longer has it, durably, when this returns.
-    ///
-    /// A file that another entry names too, or that may be somebody else's, is left, and a [notice](Self::take_notice) says
-    /// so: one that is not directly in the descriptor's directory; one whose name we would not have given, unless it ends in
-    /// `.bitmap` and has a bitmap's length.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever the system says.
-    pub fn remove_bitmap(&self, name: &str) -> Result<()> {
-        let mut state = self.lock();
-        self.writable(&state)?;
-        state.check_not_frozen(name)?;
-        let mut descriptor = state.descriptor.clone();
-        let Some(file) = descriptor.remove(name) else {
-            return Err(self.no_such_bitmap(&state, name));
-        };
-        let is_shared = file
-            .as_ref()
-            .is_some_and(|file| descriptor.names_file(file));
-        self.commit(&mut state, descriptor)?;
-        if let Some(active) = &mut state.active {
-            active.unload(name);
-        }
-        self.publish(&state);
-        if let Some(file) = file {
-            self.remove_file(&mut state, &file, is_shared);
-        }
-        Ok(())
-    }
-
-    /// I6, and a descriptor is untrusted: only a bitmap's own file beside the descriptor may go.
-    pub(super) fn remove_file(&self, state: &mut State, file: &str, is_shared: bool) {
-        let path = self.resolve(file);
-        let Ok(metadata) = self.storage.metadata(&path) else {
-            return;
-        };
-        let given = state.active.as_ref().map(|active| &active.data_path);
-        let given = given.unwrap_or(&DataPath::Stored);
-        let is_data = self
-            .data_files(&state.descriptor, given)
-            .contains(&metadata.id);
-        let is_descriptor = state.file.id().map_or(true, |id| id == metadata.id);
-        let is_own = metadata.is_regular && !is_data && !is_descriptor && !is_shared;
-        // A name that we would have given is enough; another one may have been given by whoever wrote the descriptor, and
-        // lead to anything.
-        let own_name = self.path.file_name().and_then(OsStr::to_str);
-        let is_derived = own_name.is_some_and(|own| is_derived_bitmap_name(own, file));
-        let size_bytes = state.active.as_ref().map(|active| active.size_bytes);
-        let has_length =
-            size_bytes.is_some_and(|size| is_bitmap_length(metadata.length_bytes, size));
-        let is_like_one =
-            names::is_beside(file) && file.ends_with(names::BITMAP_SUFFIX) && has_length;
-        if is_own && (is_derived || is_like_one) && self.storage.remove(&path).is_ok() {
-            return;
-        }
-        self.notice(state, &format!("file {} is left behind", quoted(file)));
-    }
-
-    /// Turns recording on or off; durable when this returns. Turned on, no later write can miss the bitmap.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever
-    /// the system says.
-    pub fn set_recording(&self, name: &str, recording: bool) -> Result<()> {
-        let mut state = self.lock();
-        self.writable(&state)?;
-        state.check_not_frozen(name)?;
-        let mut descriptor = state.descriptor.clone();
-        let entry = descriptor
-            .bitmap_mut(name)
-            .ok_or_else(|| self.no_such_bitmap(&state, name))?;
-        if entry.recording == recording {
-            return Ok(());
-        }
-        entry.recording = recording;
-        let pending = Pending {
-            name: name.to_owned(),
-            recorder: active_recorder(&state, name),
-            recording,
-            file: None,
-        };
-        self.commit_pending(&mut state, descriptor, pending)?;
-        self.publish(&state);
-        Ok(())
     }
 
     /// Gives a bitmap up, durably: it can only be removed from now on. A frozen one is no longer frozen. Waits for the disk.
@@ -343,14 +134,16 @@ impl Image {
     pub(super) fn viewed(&self, name: &str) -> Result<Arc<Recorder>> {
         let state = self.lock();
         let snapshot = state.frozen(name).map(|frozen| &frozen.snapshot);
-        let viewed = snapshot.cloned().or_else(|| active_recorder(&state, name));
+        let viewed = snapshot.cloned().or_else(|| state.recorder(name));
         viewed.ok_or_else(|| self.no_such_bitmap(&state, name))
     }
 
     /// A loaded bitmap of an image that is open for writing.
     pub(super) fn loaded_in(&self, state: &State, name: &str) -> Result<Arc<Recorder>> {
         self.writable(state)?;
-        active_recorder(state, name).ok_or_else(|| self.no_such_bitmap(state, name))
+        state
+            .recorder(name)
+            .ok_or_else(|| self.no_such_bitmap(state, name))
     }
 
     /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.

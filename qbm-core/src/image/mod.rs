@@ -7,6 +7,7 @@
 
 mod activate;
 mod bitmaps;
+mod changes;
 mod create;
 mod data_place;
 mod defaults;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use activate::{Activation, DataPath};
 pub use bitmaps::BitmapInfo;
+pub use changes::BitmapChange;
 pub use create::{CreateOptions, Created};
 pub(crate) use data_place::DataPlace;
 pub use defaults::Defaults;
@@ -469,18 +471,18 @@ impl Image {
         Ok(())
     }
 
-    /// Stores a descriptor in which a bitmap is another than before. If it records, it does so before the text that says
-    /// so is on disk.
+    /// Stores a descriptor in which bitmaps are others than before. Those that record do so before the text that says so is
+    /// on disk.
     fn commit_pending(
         &self,
         state: &mut State,
         descriptor: Descriptor,
-        pending: Pending,
+        pending: Vec<Pending>,
     ) -> Result<()> {
         if sabotaged!("named-before-it-records") {
             self.commit(state, descriptor.clone())?;
         }
-        state.pending.push(pending);
+        state.pending.extend(pending);
         self.publish(state);
         self.commit(state, descriptor)
     }

@@ -68,6 +68,74 @@ static void test_add(const struct images *images)
     FAILS(ENOENT, qbm_bitmap_find, images->writer, "new", &info, &error);
 }
 
+static int change(qbm_image *image, uint32_t action, const char *name,
+                  uint64_t granularity_bytes, uint32_t flags, qbm_error *error)
+{
+    qbm_bitmap_change changes[2] = {
+        { .size = sizeof(changes[0]), .action = QBM_CHANGE_SET_RECORDING,
+          .name = "b0" },
+        { .size = sizeof(changes[0]), .action = action, .name = name,
+          .granularity_bytes = granularity_bytes, .flags = flags },
+    };
+
+    return qbm_bitmap_change_several(image, changes, 2, error);
+}
+
+/* FAILS() by the name that the header has. */
+#define CHANGE_FAILS(errnum, ...)                                            \
+    failed(__FILE__, __LINE__, "qbm_bitmap_change_several", errnum, #errnum, \
+           (forget_error(), change(__VA_ARGS__)), 1)
+
+static void test_change_several(const struct images *images)
+{
+    qbm_image *writer = images->writer;
+    qbm_bitmap_change changes[2] = {
+        { .size = sizeof(changes[0]), .action = QBM_CHANGE_REMOVE,
+          .name = "b0" },
+        { .size = sizeof(changes[0]) - 1 },
+    };
+    qbm_bitmap_info info = { .size = sizeof(info) };
+
+    FAILS(EINVAL, qbm_bitmap_change_several, NULL, NULL, 0, &error);
+    FAILS(EINVAL, qbm_bitmap_change_several, writer, NULL, 1, &error);
+    FAILS(EINVAL, qbm_bitmap_change_several, writer, changes, 2, &error);
+    FAILS(EINVAL, qbm_bitmap_change_several, writer, changes, SIZE_MAX, &error);
+    OK(qbm_bitmap_change_several(writer, NULL, 0, &error));
+
+    CHANGE_FAILS(EINVAL, writer, 0, "new", 0, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, 4, "new", 0, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_ADD, NULL, 512, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_ADD, "\xff", 512, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_ADD, "", 512, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_ADD, "new", 511, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_ADD, "new", 512,
+                 QBM_BITMAP_FROZEN, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_REMOVE, "lost", 512, 0, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_REMOVE, "lost", 0,
+                 QBM_BITMAP_RECORDING, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_SET_RECORDING, "lost", 0,
+                 QBM_BITMAP_ALL_DIRTY, &error);
+    CHANGE_FAILS(EINVAL, writer, QBM_CHANGE_REMOVE, "b0", 0, 0, &error);
+    CHANGE_FAILS(ENOENT, writer, QBM_CHANGE_REMOVE, "absent", 0, 0, &error);
+    CHANGE_FAILS(ENOENT, writer, QBM_CHANGE_SET_RECORDING, "lost", 0, 0,
+                 &error);
+    CHANGE_FAILS(EEXIST, writer, QBM_CHANGE_ADD, "lost", 512, 0, &error);
+    CHANGE_FAILS(ENAMETOOLONG, writer, QBM_CHANGE_ADD, too_long, 512, 0,
+                 &error);
+    CHANGE_FAILS(EROFS, images->reader, QBM_CHANGE_ADD, "new", 512, 0, &error);
+    CHANGE_FAILS(EROFS, images->idle, QBM_CHANGE_ADD, "new", 512, 0, &error);
+
+    OK(qbm_bitmap_add(writer, "frozen", 512, 0, &error));
+    OK(qbm_bitmap_freeze(writer, "frozen", &error));
+    CHANGE_FAILS(EBUSY, writer, QBM_CHANGE_REMOVE, "frozen", 0, 0, &error);
+    OK(qbm_bitmap_abort(writer, "frozen", &error));
+    OK(change(writer, QBM_CHANGE_REMOVE, "frozen", 0, 0, &error));
+    FAILS(ENOENT, qbm_bitmap_find, writer, "frozen", &info, &error);
+    OK(qbm_bitmap_find(writer, "b0", &info, &error));
+    CHECK(!(info.flags & QBM_BITMAP_RECORDING));
+    OK(qbm_bitmap_set_recording(writer, "b0", true, &error));
+}
+
 /* Caps: 2^36 bits in a bitmap. */
 static void test_caps(void)
 {
@@ -83,6 +151,8 @@ static void test_caps(void)
     OK(qbm_activate(image, &args, &error));
     FAILS(EFBIG, qbm_bitmap_can_store, image, "b", 8192, &error);
     FAILS(EFBIG, qbm_bitmap_add, image, "b", 8192, 0, &error);
+    OK(qbm_bitmap_add(image, "b0", 16384, 0, &error));
+    CHANGE_FAILS(EFBIG, image, QBM_CHANGE_ADD, "b", 8192, 0, &error);
     OK(qbm_bitmap_add(image, "b", 16384, 0, &error));
     FAILS(EFBIG, qbm_bitmap_set_granularity, image, "b", 8192, &error);
     FAILS(EFBIG, qbm_co_truncate_begin, image, size_bytes + 16384, &error);
@@ -95,6 +165,7 @@ void test_bitmaps(const struct images *images)
     test_listing(images);
     test_can_store(images);
     test_add(images);
+    test_change_several(images);
     test_caps();
 
     FAILS(EINVAL, qbm_bitmap_remove, NULL, "b0", &error);

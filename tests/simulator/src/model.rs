@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 
+use qbm_core::{BitmapChange, ErrorKind};
+
 use crate::granules::Granules;
 
 /// The engine remembers writes in flight in units of this many bytes.
@@ -303,6 +305,42 @@ impl Model {
             if recording {
                 flights.iter().for_each(|flight| bitmap.touch(flight));
             }
+        }
+    }
+
+    /// Why a change among several cannot be made. None of them is in the way of another.
+    pub fn refusal(&self, change: &BitmapChange<'_>) -> Option<ErrorKind> {
+        let refused = |name: &str, is_there: bool| match (self.is_frozen(name), is_there) {
+            (true, _) => Some(ErrorKind::Busy),
+            (false, true) => None,
+            (false, false) => Some(ErrorKind::NotFound),
+        };
+        let bitmap = |name: &str| self.bitmaps.get(name);
+        match *change {
+            BitmapChange::Add { name, .. } => bitmap(name).map(|_| ErrorKind::Exists),
+            BitmapChange::Remove { name } => refused(name, bitmap(name).is_some()),
+            BitmapChange::SetRecording { name, .. } => {
+                let is_usable = bitmap(name).is_some_and(|bitmap| !bitmap.inconsistent);
+                refused(name, is_usable)
+            }
+            _ => unreachable!("{change:?}"),
+        }
+    }
+
+    /// One of several changes.
+    pub fn change(&mut self, change: &BitmapChange<'_>, flights: &[Flight]) {
+        match *change {
+            BitmapChange::Add {
+                name,
+                granularity_bytes,
+                recording,
+                all_dirty,
+            } => self.add(name, granularity_bytes, recording, all_dirty, flights),
+            BitmapChange::Remove { name } => drop(self.bitmaps.remove(name)),
+            BitmapChange::SetRecording { name, recording } => {
+                self.set_recording(name, recording, flights);
+            }
+            _ => unreachable!("{change:?}"),
         }
     }
 

@@ -27,6 +27,9 @@ pub enum Step {
     Remove(usize),
     /// Name, on or off.
     Record(usize, bool),
+    /// At once, by names as bits of numbers: remove these, turn those that are left of these on or off, add those that are
+    /// left of these, with this granularity.
+    Several(u8, u8, bool, u8, usize),
     /// Name: the bitmap is given up.
     GiveUp(usize),
     /// Name: its bits go.
@@ -150,6 +153,15 @@ fn granularity() -> impl Strategy<Value = usize> {
     0..GRANULARITIES.len()
 }
 
+fn several() -> impl Strategy<Value = Step> {
+    // Few at a time, or seldom could all be done.
+    let names = || prop_oneof![0_u8..3, 0_u8..16];
+    let numbers = (names(), names(), any::<bool>(), names(), granularity());
+    numbers.prop_map(|(removed, turned, on, added, granularity)| {
+        Step::Several(removed, turned, on, added, granularity)
+    })
+}
+
 fn user_data() -> impl Strategy<Value = Option<usize>> {
     prop_oneof![
         1 => Just(None),
@@ -212,6 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => add.prop_map(|(name, granularity, off, dirty)| Step::Add(name, granularity, !off, dirty)),
         2 => name().prop_map(Step::Remove),
         2 => (name(), any::<bool>()).prop_map(|(name, on)| Step::Record(name, on)),
+        3 => several(),
         1 => name().prop_map(Step::GiveUp),
         3 => name().prop_map(Step::Clear),
         3 => (name(), 0_u8..16).prop_map(|(name, sources)| Step::Merge(name, sources)),

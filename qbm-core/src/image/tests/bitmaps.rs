@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps across sessions.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 
 #[test]
@@ -216,4 +218,113 @@ fn a_full_descriptor_is_told_before_a_bitmap_is_added() {
         (told.kind(), failed.kind()),
         (ErrorKind::TooBig, ErrorKind::TooBig)
     );
+}
+
+fn added(name: &str, all_dirty: bool) -> BitmapChange<'_> {
+    BitmapChange::Add {
+        name,
+        granularity_bytes: 65536,
+        recording: true,
+        all_dirty,
+    }
+}
+
+#[test]
+fn several_changes_are_one() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    for name in ["gone", "off", "on"] {
+        image.add_bitmap(name, 65536, name != "on").unwrap();
+    }
+    image.add_bitmap("lost", 65536, true).unwrap();
+    image.set_inconsistent("lost", "for the test").unwrap();
+    let (ticket, _) = image.begin_write(300_000, 10).unwrap();
+    let changes = [
+        added("new", false),
+        BitmapChange::Remove { name: "gone" },
+        BitmapChange::SetRecording {
+            name: "off",
+            recording: false,
+        },
+        added("full", true),
+        BitmapChange::Remove { name: "lost" },
+        BitmapChange::SetRecording {
+            name: "on",
+            recording: true,
+        },
+    ];
+    image.change_bitmaps(&changes).unwrap();
+    image.end_write(ticket);
+    write(&image, 0, 512);
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    let bitmaps = image.bitmaps();
+    let listed = bitmaps.iter().map(|b| (b.name.as_str(), b.recording));
+    let expected = [("off", false), ("on", true), ("new", true), ("full", true)];
+    assert_eq!(listed.collect::<Vec<_>>(), expected);
+    assert_eq!(dirty(&image, "off", 65536), [262_144]);
+    assert_eq!(dirty(&image, "on", 65536), [0, 262_144]);
+    assert_eq!(dirty(&image, "new", 65536), [0, 262_144]);
+    assert_eq!(image.dirty_count("full").unwrap(), 16);
+    assert!(!disk.file("x.qbm.gone.bitmap").exists());
+    assert!(!disk.file("x.qbm.lost.bitmap").exists());
+}
+
+#[test]
+fn of_several_changes_that_cannot_all_be_made_none_is() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.add_bitmap("frozen", 65536, true).unwrap();
+    image.freeze_bitmap("frozen").unwrap();
+    let (bitmaps, files) = (image.bitmaps(), disk.listing());
+    let off = |name| BitmapChange::SetRecording {
+        name,
+        recording: false,
+    };
+    let coarse = BitmapChange::Add {
+        name: "odd",
+        granularity_bytes: 1000,
+        recording: true,
+        all_dirty: false,
+    };
+    for (last, kind) in [
+        (BitmapChange::Remove { name: "absent" }, ErrorKind::NotFound),
+        (BitmapChange::Remove { name: "frozen" }, ErrorKind::Busy),
+        (off("absent"), ErrorKind::NotFound),
+        (off("frozen"), ErrorKind::Busy),
+        (off("b"), ErrorKind::Invalid),
+        (added("new", true), ErrorKind::Invalid),
+        (added("frozen", true), ErrorKind::Exists),
+        (coarse, ErrorKind::Invalid),
+    ] {
+        let changes = [added("new", true), BitmapChange::Remove { name: "b" }, last];
+        let error = image.change_bitmaps(&changes).unwrap_err();
+        assert_eq!(error.kind(), kind, "{last:?}: {error}");
+        assert_eq!(image.bitmaps(), bitmaps, "{last:?}");
+        assert_eq!(disk.listing(), files, "{last:?}");
+    }
+    write(&image, 0, 512);
+    assert_eq!(dirty(&image, "b", 65536), [0]);
+    image.inactivate().unwrap();
+    let changes = [BitmapChange::Remove { name: "b" }];
+    let error = image.change_bitmaps(&changes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+}
+
+#[test]
+fn what_changes_nothing_writes_nothing() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    let before = fs::metadata(&disk.path).unwrap();
+    image.change_bitmaps(&[]).unwrap();
+    let on = BitmapChange::SetRecording {
+        name: "b",
+        recording: true,
+    };
+    image.change_bitmaps(&[on]).unwrap();
+    let after = fs::metadata(&disk.path).unwrap();
+    let identity = |metadata: &fs::Metadata| (metadata.ino(), metadata.modified().unwrap());
+    assert_eq!(identity(&before), identity(&after));
 }

@@ -3,12 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use qbm_core::{Begun, ErrorKind, Image};
+use qbm_core::{Begun, BitmapChange, ErrorKind, Image};
 
 use super::{Held, Run};
 use crate::model::{Flight, Model};
 use crate::step::{FLIGHTS, GRANULARITIES, NAMES, Step};
 use crate::violation::Violation;
+
+/// The names whose bits are set.
+fn chosen(bits: u8) -> impl Iterator<Item = &'static str> {
+    let numbered = NAMES.iter().enumerate();
+    let set = numbered.filter(move |(number, _)| bits >> number & 1 == 1);
+    set.map(|(_, name)| *name)
+}
 
 impl Run<'_> {
     pub(super) fn step(&mut self, step: &Step) -> Held {
@@ -34,6 +41,9 @@ impl Run<'_> {
                     |model, name| model.set_recording(name, on, &flights),
                     |image, name| image.set_recording(name, on),
                 )
+            }
+            Step::Several(removed, turned, on, added, granularity) => {
+                self.change_several(removed, turned, on, added, GRANULARITIES[granularity])
             }
             Step::GiveUp(name) => self.on(
                 NAMES[name],
@@ -164,12 +174,47 @@ impl Run<'_> {
         self.change(apply, |image| image.remove_bitmap(name))
     }
 
-    fn merge(&mut self, target: &str, sources: u8) -> Held {
-        let named = NAMES.iter().enumerate();
-        let sources: Vec<&str> = named
-            .filter(|(number, _)| sources >> number & 1 == 1)
-            .map(|(_, name)| *name)
+    fn change_several(
+        &mut self,
+        removed: u8,
+        turned: u8,
+        recording: bool,
+        added: u8,
+        granularity_bytes: u64,
+    ) -> Held {
+        let removed_names = chosen(removed).map(|name| BitmapChange::Remove { name });
+        let turned_names = chosen(turned & !removed);
+        let turned_names = turned_names.map(|name| BitmapChange::SetRecording { name, recording });
+        let added_names = chosen(added & !removed & !turned);
+        let added_names = added_names.map(|name| BitmapChange::Add {
+            name,
+            granularity_bytes,
+            recording: true,
+            all_dirty: false,
+        });
+        let changes: Vec<_> = removed_names
+            .chain(turned_names)
+            .chain(added_names)
             .collect();
+        let mut refusals = changes
+            .iter()
+            .filter_map(|change| self.model.refusal(change));
+        if let Some(kind) = refusals.next() {
+            return self.refused(kind, |image| image.change_bitmaps(&changes));
+        }
+        let flights = self.flights();
+        self.change(
+            |model| {
+                for change in &changes {
+                    model.change(change, &flights);
+                }
+            },
+            |image| image.change_bitmaps(&changes),
+        )
+    }
+
+    fn merge(&mut self, target: &str, sources: u8) -> Held {
+        let sources: Vec<&str> = chosen(sources).collect();
         let names = [&[target], &sources[..]].concat();
         if names.iter().any(|name| self.model.usable(name).is_none()) {
             return self.refused(ErrorKind::NotFound, |image| {
