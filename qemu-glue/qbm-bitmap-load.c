@@ -142,7 +142,7 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
      * hands.
      */
     if (qbm_drv_bitmap_is_kept(bitmap) &&
-        (qbm_drv_ensure_stored(s, bitmap, &local_err) < 0 ||
+        (qbm_drv_ensure_stored(bs, bitmap, &local_err) < 0 ||
          qbm_drv_write_bits(s, bitmap, false, &local_err) < 0))
     {
         qbm_drv_distrust_stored(s, bitmap);

@@ -17,39 +17,6 @@
 #define CHUNK_BYTES (64 * KiB)
 
 /*
- * Sees to it that there is a stored bitmap for @bitmap, which can be trusted
- * and records guest writes if @bitmap does.
- */
-int qbm_drv_ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap,
-                          Error **errp)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
-    bool recording = bdrv_dirty_bitmap_recording(bitmap);
-    qbm_bitmap_info info = { .size = sizeof(info) };
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    int ret;
-
-    ret = qbm_bitmap_find(s->image, name, &info, &error);
-    if (ret == -ENOENT) {
-        trace_qbm_bitmap_add(s->descriptor_path, name, granularity);
-        /* Its bits follow; killed before that, it must not look clean (I2) */
-        ret = qbm_bitmap_add(s->image, name, granularity, QBM_BITMAP_ALL_DIRTY |
-                             (recording ? QBM_BITMAP_RECORDING : 0), &error);
-    } else if (ret >= 0) {
-        if ((info.flags & QBM_BITMAP_INCONSISTENT) ||
-            info.granularity_bytes != granularity) {
-            error_setg(errp, "the stored bitmap cannot be used any more");
-            return -EINVAL;
-        }
-        if (recording != !!(info.flags & QBM_BITMAP_RECORDING)) {
-            ret = qbm_bitmap_set_recording(s->image, name, recording, &error);
-        }
-    }
-    return ret < 0 ? qbm_drv_set_error(errp, ret, &error) : 0;
-}
-
-/*
  * Writes the bits of @bitmap to its stored copy: adds them or, if @exact,
  * replaces what is there, for which the node must be drained.
  */
@@ -102,25 +69,6 @@ int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
     return 0;
 }
 
-/*
- * Gives up the stored copy of @bitmap, which could not be brought up to date:
- * it must not be taken for good later (I2).
- */
-void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    int ret;
-
-    trace_qbm_bitmap_distrust(s->descriptor_path, name);
-    ret = qbm_bitmap_set_inconsistent(s->image, name, &error);
-    if (ret < 0 && ret != -ENOENT) {
-        /* Our session record remains then, which says as much */
-        error_report("Cannot mark bitmap '%s' inconsistent: %s",
-                     name, error.message);
-    }
-}
-
 static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
                            Error **errp)
 {
@@ -141,7 +89,7 @@ static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
         /* Others may have written to the data image since then */
         bdrv_set_dirty_bitmap(bitmap, 0, size);
     }
-    if (qbm_drv_ensure_stored(s, bitmap, errp) < 0) {
+    if (qbm_drv_ensure_stored(bs, bitmap, errp) < 0) {
         return -EIO;
     }
     if (qbm_drv_write_bits(s, bitmap, false, errp) < 0) {
@@ -228,7 +176,7 @@ int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp)
         {
             continue;
         }
-        if (qbm_drv_ensure_stored(s, bitmap, &local_err) < 0 ||
+        if (qbm_drv_ensure_stored(bs, bitmap, &local_err) < 0 ||
             qbm_drv_write_bits(s, bitmap, true, &local_err) < 0)
         {
             error_prepend(&local_err, "Bitmap '%s': ",
@@ -262,36 +210,4 @@ void qbm_drv_give_up_bitmaps(BlockDriverState *bs)
             bdrv_dirty_bitmap_set_persistence(bitmap, false);
         }
     }
-}
-
-/*
- * Removes the stored copies of bitmaps that migration is taking elsewhere, as
- * QEMU has qcow2 lose them: the disk may go on changing there.
- */
-void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
-
-    for (item = list; item; item = item->next) {
-        const BlockDirtyInfo *info = item->value;
-        qbm_error error = QBM_DRV_ERROR_INIT;
-        BdrvDirtyBitmap *bitmap;
-        int ret;
-
-        if (!info->name || !info->persistent) {
-            continue;
-        }
-        bitmap = bdrv_find_dirty_bitmap(bs, info->name);
-        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
-            continue;
-        }
-        trace_qbm_bitmap_remove(s->descriptor_path, info->name);
-        ret = qbm_bitmap_remove(s->image, info->name, &error);
-        if (ret < 0 && ret != -ENOENT) {
-            warn_report("Bitmap '%s' of '%s' is not removed: %s", info->name,
-                        s->descriptor_path, error.message);
-        }
-    }
-    qapi_free_BlockDirtyInfoList(list);
 }

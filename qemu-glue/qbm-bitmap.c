@@ -99,7 +99,7 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
         return;
     }
     trace_qbm_bitmap_changed(bs, bdrv_dirty_bitmap_name(bitmap));
-    if (qbm_drv_ensure_stored(s, bitmap, &local_err) < 0 ||
+    if (qbm_drv_ensure_stored(bs, bitmap, &local_err) < 0 ||
         qbm_drv_write_bits(s, bitmap, false, &local_err) < 0)
     {
         qbm_drv_distrust_stored(s, bitmap);

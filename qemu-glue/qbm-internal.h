@@ -197,17 +197,20 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp);
 void qbm_drv_release_bitmaps(BlockDriverState *bs);
 void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly);
 
-/* qbm-bitmap-store.c */
-int qbm_drv_ensure_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap,
+/* qbm-bitmap-record.c */
+int qbm_drv_ensure_stored(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
                           Error **errp);
+void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap);
+void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
+void qbm_drv_take_back_bitmaps(BlockDriverState *bs);
+
+/* qbm-bitmap-store.c */
 int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
                        Error **errp);
-void qbm_drv_distrust_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap);
 void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap);
 void qbm_drv_adopt_bitmaps(BlockDriverState *bs);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
 void qbm_drv_give_up_bitmaps(BlockDriverState *bs);
-void qbm_drv_drop_leaving_bitmaps(BlockDriverState *bs);
 
 /* qbm-bitmap.c */
 bool qbm_drv_bitmap_is_busy(BdrvDirtyBitmap *bitmap);

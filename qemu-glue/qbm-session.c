@@ -276,6 +276,7 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
         s->data_claimed = false;
         return;
     }
+    qbm_drv_take_back_bitmaps(bs);
     qbm_drv_co_update_claim(bs);
 }
 
