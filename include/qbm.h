@@ -132,6 +132,12 @@
 #define QBM_INFO_DATA 16
 
 /*
+ Active, and the activation found the image as the clean close before had left it: with the same generation as after an
+ earlier close nobody has written to the image since that one.
+ */
+#define QBM_INFO_CONTINUED 32
+
+/*
  The caller holds QEMU's locks on the descriptor already; take none.
  */
 #define QBM_CREATE_NO_LOCK 1
@@ -444,6 +450,10 @@ typedef struct qbm_info {
    QBM_PERSIST_BITMAPS_MARKED or _ALL, as stored. The library only keeps it: who makes bitmaps heeds it.
    */
   uint32_t persist_bitmaps;
+  /*
+   How many sessions that changed something have ended cleanly, as recorded.
+   */
+  uint64_t generation;
 } qbm_info;
 
 /*

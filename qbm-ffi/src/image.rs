@@ -38,6 +38,9 @@ pub const QBM_INFO_WRITABLE: u32 = 4;
 pub const QBM_INFO_SIZE_KNOWN: u32 = 8;
 /// Activated with QBM_ACTIVATE_DATA: qbm_pread() and its siblings work.
 pub const QBM_INFO_DATA: u32 = 16;
+/// Active, and the activation found the image as the clean close before had left it: with the same generation as after an
+/// earlier close nobody has written to the image since that one.
+pub const QBM_INFO_CONTINUED: u32 = 32;
 
 /// An open image; opaque.
 #[allow(non_camel_case_types)]
@@ -103,6 +106,8 @@ pub struct qbm_info {
     pub stored_durability: u32,
     /// QBM_PERSIST_BITMAPS_MARKED or _ALL, as stored. The library only keeps it: who makes bitmaps heeds it.
     pub persist_bitmaps: u32,
+    /// How many sessions that changed something have ended cleanly, as recorded.
+    pub generation: u64,
 }
 
 // SAFETY: integers and arrays of them, size first.
@@ -171,10 +176,12 @@ pub unsafe extern "C" fn qbm_get_info(
             | flag(info.active, QBM_INFO_ACTIVE)
             | flag(info.writable, QBM_INFO_WRITABLE)
             | flag(image.data.is_open(), QBM_INFO_DATA)
+            | flag(info.continued, QBM_INFO_CONTINUED)
             | flag(info.size_bytes.is_some(), QBM_INFO_SIZE_KNOWN);
         out.durability = durability_value(info.durability);
         out.stored_durability = durability_value(info.stored_durability);
         out.persist_bitmaps = persist_bitmaps_value(info.persist_bitmaps);
+        out.generation = info.generation;
         out.bitmaps_count = u32::try_from(info.bitmaps_count).unwrap_or(u32::MAX);
         out.reserved = 0;
         let fits = copy_path(&info.data_file, &mut out.data_file)

@@ -75,7 +75,7 @@ layout! {
     CONSTANT(QBM_ACTIVATE_TRUST_DATA, 2)
     CONSTANT(QBM_ACTIVATE_DATA, 4)
 
-    SIZE(qbm_info, 4200)
+    SIZE(qbm_info, 4208)
     MEMBER(qbm_info, size, 0, 8)
     MEMBER(qbm_info, image_size_bytes, 8, 8)
     MEMBER(qbm_info, flags, 16, 4)
@@ -86,11 +86,13 @@ layout! {
     MEMBER(qbm_info, data_format, 4128, 64)
     MEMBER(qbm_info, stored_durability, 4192, 4)
     MEMBER(qbm_info, persist_bitmaps, 4196, 4)
+    MEMBER(qbm_info, generation, 4200, 8)
     CONSTANT(QBM_INFO_IN_USE, 1)
     CONSTANT(QBM_INFO_ACTIVE, 2)
     CONSTANT(QBM_INFO_WRITABLE, 4)
     CONSTANT(QBM_INFO_SIZE_KNOWN, 8)
     CONSTANT(QBM_INFO_DATA, 16)
+    CONSTANT(QBM_INFO_CONTINUED, 32)
 
     SIZE(qbm_defaults, 16)
     MEMBER(qbm_defaults, size, 0, 8)

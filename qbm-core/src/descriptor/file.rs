@@ -286,7 +286,11 @@ impl DescriptorFile {
     fn create_replacement(&self, storage: &dyn Storage) -> Result<(PathBuf, Box<dyn StorageFile>)> {
         for path in replacement_paths(&self.real_path) {
             match storage.create_new(&path) {
-                Ok(file) => return Ok((path, file)),
+                Ok(file) => {
+                    // After a crash others may need it.
+                    file.take_rights_of(&self.real_path);
+                    return Ok((path, file));
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("cannot write", &path, error)),
             }

@@ -117,6 +117,7 @@ impl Image {
             let verdict = judge(&descriptor, &found);
             if let Verdict::Trusted(trusted) = &verdict {
                 recorded_bytes = trusted.recorded_bytes;
+                active.continued = trusted.is_as_sealed && recorded_bytes == size_bytes;
                 found_changed = trusted.crashed || trusted.overruled.is_some();
                 self.explain(&mut state, &mut descriptor, trusted, &found);
             }

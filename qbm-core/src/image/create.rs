@@ -84,7 +84,7 @@ impl Image {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn check_create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<()> {
-        let path = &super::absolute(path)?;
+        let path = &super::locate(storage, path)?;
         match storage.metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             _ => {
@@ -103,7 +103,7 @@ impl Image {
         size_bytes: u64,
         options: &CreateOptions,
     ) -> Result<Created> {
-        let path = &super::absolute(path)?;
+        let path = &super::locate(storage, path)?;
         let (file, is_new) = open_or_create(storage, path, options.exclusive)?;
         if !options.no_lock {
             // Who does not get the lock has nothing to clear away: the file is another's.

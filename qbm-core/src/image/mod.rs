@@ -82,6 +82,11 @@ pub struct ImageInfo {
     pub writable: bool,
     /// Bitmaps, inconsistent ones included.
     pub bitmaps_count: usize,
+    /// How many sessions that changed something have ended cleanly, as recorded.
+    pub generation: u64,
+    /// The activation found the image as the clean close before had left it. With the same `generation` as after an
+    /// earlier close nobody has written to it since that one.
+    pub continued: bool,
 }
 
 /// The sizes of the image that bitmap files may have been made for: the session's two.
@@ -104,6 +109,8 @@ struct Active {
     data_id: Option<FileId>,
     /// The descriptor says something else than at the session's begin.
     changed: bool,
+    /// The image was found as the clean close before had left it.
+    continued: bool,
     /// Every consistent bitmap, recording or not, in the descriptor's order.
     loaded: Vec<(String, Arc<Recorder>)>,
     /// Those of them that are frozen.
@@ -124,6 +131,7 @@ impl Active {
             data_path: DataPath::Unknown,
             data_id: None,
             changed: false,
+            continued: false,
             loaded: Vec::new(),
             frozen: Vec::new(),
         }
@@ -226,7 +234,7 @@ impl Image {
         path: &Path,
         options: OpenOptions,
     ) -> Result<Self> {
-        let path = &absolute(path)?;
+        let path = &locate(&*storage, path)?;
         let read_only = options.read_only || options.shared;
         let access = if read_only || options.no_lock {
             Access::Read
@@ -305,6 +313,8 @@ impl Image {
             active: active.is_some(),
             writable,
             bitmaps_count: descriptor.names_count(),
+            generation: descriptor.generation(),
+            continued: active.is_some_and(|active| active.continued),
         }
     }
 
@@ -544,9 +554,20 @@ impl Image {
     }
 }
 
-/// `path` from the root on: the process may change its directory while it has the image.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::io("cannot find descriptor", path, error))
+/// Where a descriptor is, from the root on: the process may change its directory while it has the image. Names in it are
+/// relative to where it is, not to where a symbolic link to it is.
+fn locate(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::io("cannot find descriptor", path, error);
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(absolute);
+    };
+    // What is not there has no link to it either.
+    let real = storage.real_path(directory);
+    match (real, storage.real_path(&absolute)) {
+        (Ok(directory), Ok(real)) if real != directory.join(name) => Ok(real),
+        _ => Ok(absolute),
+    }
 }
 
 /// The modification time that a seal keeps: of a regular file, settled.

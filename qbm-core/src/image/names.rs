@@ -86,6 +86,7 @@ pub(super) fn create_beside(
         let path = resolve(descriptor, &name);
         match storage.create_new(&path) {
             Ok(file) => {
+                file.take_rights_of(descriptor);
                 return Ok(Derived {
                     path,
                     name,

@@ -57,6 +57,8 @@ pub(super) struct Trusted {
     pub(super) resize_to_bytes: Option<u64>,
     /// The writer crashed; told to the operator. Otherwise the image was closed, and checksums hold.
     pub(super) crashed: bool,
+    /// A seal says so, and nothing speaks against it.
+    pub(super) is_as_sealed: bool,
     /// What would have made every bitmap inconsistent, had nobody vouched for the data image.
     pub(super) overruled: Option<String>,
 }
@@ -102,6 +104,7 @@ fn judge_crash(session: &Session, found: &Found<'_>) -> Verdict {
         recorded_bytes: session.size_bytes,
         resize_to_bytes: session.resize_to_bytes,
         crashed: true,
+        is_as_sealed: false,
         overruled: None,
     };
     unless(shrank, found, trusted)
@@ -113,6 +116,7 @@ fn judge_seal(seal: &Seal, found: &Found<'_>) -> Verdict {
         .or_else(|| changed(seal, found.modified).filter(|_| seal.size_bytes == found.size_bytes));
     let trusted = Trusted {
         recorded_bytes: seal.size_bytes,
+        is_as_sealed: complaint.is_none(),
         ..Trusted::default()
     };
     unless(complaint, found, trusted)

@@ -200,6 +200,12 @@ pub trait StorageFile: Debug + Send + Sync {
     /// `EAGAIN` when another process holds a conflicting one.
     fn lock(&self, mode: LockMode) -> io::Result<()>;
 
+    /// Gives the file the owner, the group and the permissions of the one at `path`, as far as that can be done: who can
+    /// use that one can use this one, too.
+    fn take_rights_of(&self, path: &Path) {
+        let _ = path;
+    }
+
     /// Closing the file in this process will not give the lock back, which belongs to the one that forked it.
     fn leave_locked(&self) {}
 }

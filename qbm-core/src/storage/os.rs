@@ -6,9 +6,9 @@
 )]
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use super::{Access, FileId, LockMode, LockableFile, Metadata, Storage, StorageFi
 
 /// Linux's identifier of the running boot (`proc_sys_kernel(5)`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Who may read and write.
+const RIGHTS: u32 = 0o666;
 
 /// Files of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -206,6 +209,21 @@ impl StorageFile for OsFile {
         self.0.lock(mode)
     }
 
+    fn take_rights_of(&self, path: &Path) {
+        let (Ok(other), Ok(own)) = (fs::metadata(path), self.0.metadata()) else {
+            return;
+        };
+        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+            // Who is not root may still give a group that is among their own.
+            let _ = fchown(&self.0, Some(other.uid()), Some(other.gid()))
+                .or_else(|_| fchown(&self.0, None, Some(other.gid())));
+        }
+        let mode = other.mode() & RIGHTS;
+        if own.mode() & RIGHTS != mode {
+            let _ = self.0.set_permissions(Permissions::from_mode(mode));
+        }
+    }
+
     fn leave_locked(&self) {
         self.0.leave_locked();
     }
@@ -249,6 +267,25 @@ mod tests {
         let error = OsStorage.create_new(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn rights_are_those_of_the_other_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("f"), directory.path().join("other"));
+        fs::write(&other, "").unwrap();
+        let file = OsStorage.create_new(&path).unwrap();
+        for mode in [0o600, 0o664, 0o4755] {
+            fs::set_permissions(&other, Permissions::from_mode(mode)).unwrap();
+            file.take_rights_of(&other);
+            let taken = fs::metadata(&path).unwrap().mode();
+            assert_eq!(taken & 0o7777, mode & RIGHTS, "{mode:o}");
+        }
+        if fchown(File::open(&other).unwrap(), Some(65534), Some(65533)).is_ok() {
+            file.take_rights_of(&other);
+            let taken = fs::metadata(&path).unwrap();
+            assert_eq!((taken.uid(), taken.gid()), (65534, 65533));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps across sessions.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 
@@ -327,4 +327,93 @@ fn what_changes_nothing_writes_nothing() {
     let after = fs::metadata(&disk.path).unwrap();
     let identity = |metadata: &fs::Metadata| (metadata.ino(), metadata.modified().unwrap());
     assert_eq!(identity(&before), identity(&after));
+}
+
+#[test]
+fn bitmaps_are_the_same_ones_by_a_link() {
+    // The descriptor was found through a link, its bitmap files were looked for beside the link: all were lost.
+    let disk = Disk::new(MIB);
+    fs::create_dir(disk.file("links")).unwrap();
+    let link = disk.file("links/y.qbm");
+    std::os::unix::fs::symlink("../x.qbm", &link).unwrap();
+    let by_link = || {
+        let image = Image::open(Arc::new(OsStorage), &link, OpenOptions::default()).unwrap();
+        let activation = Activation {
+            size_bytes: MIB,
+            ..Activation::default()
+        };
+        image.activate(&activation).unwrap();
+        image
+    };
+    let image = disk.activated();
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    let image = by_link();
+    write(&image, 65536, 1);
+    image.add_bitmap("c", 65536, true).unwrap();
+    image.inactivate().unwrap();
+    drop(image);
+    let image = disk.activated();
+    assert_eq!(dirty(&image, "b", 65536), [65536]);
+    assert!(dirty(&image, "c", 65536).is_empty());
+    assert_eq!(fs::read_dir(disk.file("links")).unwrap().count(), 1);
+    image.inactivate().unwrap();
+    drop(image);
+    // What is made by the link is made where it leads to.
+    fs::write(&disk.path, "").unwrap();
+    let created = Image::create(&OsStorage, &link, &options(MIB)).unwrap();
+    let directory = fs::canonicalize(disk.directory.path()).unwrap();
+    assert_eq!(created.data_file.parent(), Some(directory.as_path()));
+}
+
+#[test]
+fn a_bitmap_file_is_for_those_who_may_use_its_descriptor() {
+    // A bitmap that root had added could not be opened by the user whose image it was, which cost it.
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    for mode in [0o600, 0o664] {
+        fs::set_permissions(&disk.path, fs::Permissions::from_mode(mode)).unwrap();
+        image.add_bitmap("b", 65536, true).unwrap();
+        let made = fs::metadata(disk.file("x.qbm.b.bitmap")).unwrap();
+        assert_eq!(made.mode() & 0o777, mode);
+        image.remove_bitmap("b").unwrap();
+    }
+}
+
+#[test]
+fn who_finds_the_image_as_it_was_left_is_told() {
+    let disk = Disk::new(MIB);
+    let image = disk.activated();
+    assert!(image.info().continued, "as it was created");
+    image.add_bitmap("b", 65536, true).unwrap();
+    image.inactivate().unwrap();
+    let left = image.info().generation;
+    let other = || {
+        drop(disk.open());
+        let other = disk.activated();
+        write(&other, 0, 1);
+        other
+    };
+    drop(image);
+    let image = disk.activated();
+    assert!(image.info().continued);
+    assert_eq!(image.info().generation, left);
+    image.inactivate().unwrap();
+    drop(image);
+    let another = other();
+    another.inactivate().unwrap();
+    drop(another);
+    let image = disk.activated();
+    assert!(image.info().continued);
+    assert_ne!(image.info().generation, left);
+    image.inactivate().unwrap();
+    drop(image);
+    drop(other()); // As a crash does.
+    let image = disk.activated();
+    assert!(!image.info().continued);
+    image.inactivate().unwrap();
+    drop(image);
+    fs::write(disk.file("x.qbm.raw"), vec![1; MIB as usize]).unwrap();
+    assert!(!disk.activated().info().continued);
 }
