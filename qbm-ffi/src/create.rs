@@ -6,11 +6,12 @@ use std::mem::offset_of;
 
 use qbm_core::{CreateOptions, Image};
 
-use crate::args::{self, SizeFirst, copy_path};
+use crate::args::{self, copy_path};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::image::{durability, persist_bitmaps};
 use crate::storage::storage;
+use crate::structure::{self, SizeFirst};
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CREATE_NO_LOCK: u32 = 1;
@@ -71,7 +72,7 @@ pub unsafe extern "C" fn qbm_create(
         // SAFETY: promised by the caller, for all that follow.
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
-        let given = unsafe { args::structure(args, "args") }?;
+        let given = unsafe { structure::read(args, "args") }?;
         let known =
             QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE | QBM_CREATE_DRY_RUN | QBM_CREATE_REMOTE_DATA;
         args::flags(given.flags, known, "args.flags")?;
