@@ -41,10 +41,16 @@ static void test_create(void)
     args.image_size_bytes = SIZE;
     write_text("other", "not a descriptor");
     FAILS(EEXIST, qbm_create, "other", &args, &error);
-    args.flags = QBM_CREATE_DRY_RUN;
+    args.flags = QBM_CREATE_DATA_ONLY;
     FAILS(EEXIST, qbm_create, "other", &args, &error);
+    CHECK(access("other.raw", F_OK) != 0 && errno == ENOENT);
+    args.data_file = "other";
+    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    args.data_file = NULL;
     OK(qbm_create("new.qbm", &args, &error));
     CHECK(access("new.qbm", F_OK) != 0 && errno == ENOENT);
+    CHECK(access("new.qbm.raw", F_OK) == 0);
+    CHECK(qbm_create("new.qbm", &args, &error) == 1);
     args.flags = QBM_CREATE_EXCLUSIVE;
     FAILS(EEXIST, qbm_create, "idle.qbm", &args, &error);
     args.flags = QBM_CREATE_REMOTE_DATA;
