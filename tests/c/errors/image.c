@@ -45,12 +45,12 @@ static void test_create(void)
     FAILS(EEXIST, qbm_create, "other", &args, &error);
     CHECK(access("other.raw", F_OK) != 0 && errno == ENOENT);
     args.data_file = "other";
-    FAILS(EINVAL, qbm_create, "new.qbm", &args, &error);
+    FAILS(EINVAL, qbm_create, "alone.qbm", &args, &error);
     args.data_file = NULL;
-    OK(qbm_create("new.qbm", &args, &error));
-    CHECK(access("new.qbm", F_OK) != 0 && errno == ENOENT);
-    CHECK(access("new.qbm.raw", F_OK) == 0);
-    CHECK(qbm_create("new.qbm", &args, &error) == 1);
+    OK(qbm_create("alone.qbm", &args, &error));
+    CHECK(access("alone.qbm", F_OK) != 0 && errno == ENOENT);
+    CHECK(access("alone.qbm.raw", F_OK) == 0);
+    CHECK(qbm_create("alone.qbm", &args, &error) == 1);
     args.flags = QBM_CREATE_EXCLUSIVE;
     FAILS(EEXIST, qbm_create, "idle.qbm", &args, &error);
     args.flags = QBM_CREATE_REMOTE_DATA;
