@@ -148,9 +148,10 @@
 #define QBM_CREATE_EXCLUSIVE 2
 
 /*
- Make nothing, only say whether a descriptor could be made at the path, or one that is there replaced.
+ Make the data image and not the descriptor, though only if that could be made, or the one that is there replaced.
+ For a caller who has more to do to the data image (data_file_out tells its path), makes it durable and adopts it.
  */
-#define QBM_CREATE_DRY_RUN 4
+#define QBM_CREATE_DATA_ONLY 4
 
 /*
  data_file is no local file: it is stored and not looked at. Who opens the image has to know how to get there.

@@ -18,16 +18,8 @@ QemuOptsList qbm_drv_amend_opts = {
     .name = "qbm-amend-opts",
     .head = QTAILQ_HEAD_INITIALIZER(qbm_drv_amend_opts.head),
     .desc = {
-        {
-            .name = QBM_OPT_DURABILITY,
-            .type = QEMU_OPT_STRING,
-            .help = "What the bitmaps survive (close, process)",
-        },
-        {
-            .name = QBM_OPT_STORED_PERSIST_BITMAPS,
-            .type = QEMU_OPT_STRING,
-            .help = "Which bitmaps are stored (marked, all)",
-        },
+        QBM_OPT_DEF_DURABILITY,
+        QBM_OPT_DEF_STORED_PERSIST_BITMAPS,
         { /* end of list */ }
     }
 };

@@ -12,140 +12,6 @@
 #include "qemu/cutils.h"
 #include "qbm-internal.h"
 
-/* Does a "raw" node give access to all of its file, and so changes nothing? */
-bool qbm_drv_is_plain_raw(BlockDriverState *bs)
-{
-    return bs->drv && !strcmp(bs->drv->format_name, "raw") &&
-           !qdict_haskey(bs->options, "offset") &&
-           !qdict_haskey(bs->options, "size");
-}
-
-static char *start_directory;
-
-void qbm_drv_init_paths(void)
-{
-    start_directory = g_get_current_dir();
-}
-
-/*
- * Daemons go to the root directory when their disks are open.  What they opened
- * by a relative name is where they came from.
- */
-static char *absolute_path(const char *filename)
-{
-    g_autofree char *directory = g_get_current_dir();
-    g_autofree char *path = g_build_filename(directory, filename, NULL);
-    char *start_path = g_build_filename(start_directory, filename, NULL);
-
-    if (access(start_path, F_OK) < 0 && access(path, F_OK) == 0) {
-        g_free(start_path);
-        return g_steal_pointer(&path);
-    }
-    return start_path;
-}
-
-/*
- * Finds the absolute path of the local file that the protocol node under @bs
- * has open, because the library opens it by name.  @what names it in errors.
- */
-int qbm_drv_local_path(BlockDriverState *bs, const char *what, char **path,
-                       Error **errp)
-{
-    BlockDriverState *file_bs = bdrv_skip_filters(bs);
-    const char *filename;
-
-    while (qbm_drv_is_plain_raw(file_bs)) {
-        file_bs = bdrv_skip_filters(file_bs->file->bs);
-    }
-    if (!file_bs->drv) {
-        error_setg(errp, "%s: node '%s' is unusable", what,
-                   bdrv_get_node_name(file_bs));
-        return -ENOMEDIUM;
-    }
-    filename = qdict_get_try_str(file_bs->options, "filename");
-
-    if (strcmp(file_bs->drv->format_name, "file") || !filename) {
-        error_setg(errp, "%s must be a local file; node '%s' is of type '%s'",
-                   what, bdrv_get_node_name(file_bs),
-                   file_bs->drv->format_name);
-        return -EINVAL;
-    }
-    if (strstart(filename, "/dev/fdset/", NULL)) {
-        error_setg(errp, "%s must be a file with a name, not a passed file "
-                   "descriptor", what);
-        return -EINVAL;
-    }
-    if (path_is_absolute(filename)) {
-        *path = g_strdup(filename);
-        return 0;
-    }
-    *path = absolute_path(filename);
-    return 0;
-}
-
-/*
- * What a descriptor names is a local file.  When there is none and the name
- * looks like that of an image elsewhere, the image was made over that one, and
- * whoever opens it has to say how to get there.  Returns the name, or NULL.
- */
-const char *qbm_drv_data_url(BDRVQbmState *s)
-{
-    g_autofree char *directory = g_path_get_dirname(s->descriptor_path);
-    const char *name;
-
-    if (!strstart(s->data_path, directory, &name) || name[0] != '/' ||
-        !path_has_protocol(name + 1) || access(s->data_path, F_OK) == 0)
-    {
-        return NULL;
-    }
-    return name + 1;
-}
-
-/*
- * Only of a local file can the library see whether it was changed.  Returns ""
- * for a data image that is none.
- */
-char *qbm_drv_data_file_path(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-    char *path;
-
-    if (qbm_drv_local_path(s->data_file->bs, "The data image", &path, NULL) < 0)
-    {
-        return g_strdup("");
-    }
-    return path;
-}
-
-/*
- * Tells the data image from others: the path of a local file, or what is on top
- * of what, down to a file name.
- */
-char *qbm_drv_data_file_name(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-    BlockDriverState *data_bs = bdrv_skip_filters(s->data_file->bs);
-    char *path = qbm_drv_data_file_path(bs);
-    GString *name;
-
-    if (*path) {
-        return path;
-    }
-    g_free(path);
-    if (qemu_in_main_thread()) {
-        /* Of an image elsewhere, only who asks for a name has it made up */
-        bdrv_refresh_filename(data_bs);
-    }
-    name = g_string_new(data_bs->drv->format_name);
-    while (bdrv_primary_bs(data_bs)) {
-        data_bs = bdrv_skip_filters(bdrv_primary_bs(data_bs));
-        g_string_append_printf(name, ":%s", data_bs->drv ?
-                               data_bs->drv->format_name : "");
-    }
-    g_string_append_printf(name, ":%s", data_bs->filename);
-    return g_string_free(name, false);
-}
-
 /*
  * A descriptor is untrusted: the format it names for its data image must be
  * one, not a protocol, nor a filter or a node made for tests.
@@ -183,6 +49,7 @@ open_stored_data_file(BlockDriverState *bs, const qbm_info *info, int flags,
     bool raw = !strcmp(info->data_format, "raw");
     bool read_only = bs->force_share || (flags & BDRV_O_CHECK) ||
                      (!raw && bdrv_is_read_only(bs));
+    bool exists;
     struct stat data_st, descriptor_st;
     BlockDriver *protocol;
     QDict *options;
@@ -194,20 +61,17 @@ open_stored_data_file(BlockDriverState *bs, const qbm_info *info, int flags,
         error_setg(errp, "its name means a passed file descriptor");
         return NULL;
     }
-    if (stat(s->descriptor_path, &descriptor_st) == 0 &&
-        stat(info->data_file, &data_st) == 0 &&
+    /* To open a FIFO, say, could take forever, or have an effect */
+    exists = stat(info->data_file, &data_st) == 0;
+    if (exists && !S_ISREG(data_st.st_mode) && !S_ISBLK(data_st.st_mode)) {
+        error_setg(errp, "it is neither a regular file nor a block device");
+        return NULL;
+    }
+    if (exists && stat(s->descriptor_path, &descriptor_st) == 0 &&
         descriptor_st.st_dev == data_st.st_dev &&
         descriptor_st.st_ino == data_st.st_ino)
     {
         error_setg(errp, "it is the descriptor itself");
-        return NULL;
-    }
-
-    /* To open a FIFO, say, could take forever, or have an effect */
-    if (stat(info->data_file, &data_st) == 0 && !S_ISREG(data_st.st_mode) &&
-        !S_ISBLK(data_st.st_mode))
-    {
-        error_setg(errp, "it is neither a regular file nor a block device");
         return NULL;
     }
 
@@ -251,6 +115,28 @@ check_given_data_file(BlockDriverState *bs, const qbm_info *info, Error **errp)
     return true;
 }
 
+/* Tells apart from now on what the data image is, which the user gave or not */
+void qbm_drv_take_data_file(BlockDriverState *bs, bool given)
+{
+    BDRVQbmState *s = bs->opaque;
+
+    g_free(s->given_data_path);
+    g_free(s->data_name);
+    s->data_file_given = given;
+    s->given_data_path = given ? qbm_drv_data_file_path(bs) : NULL;
+    s->data_name = qbm_drv_data_file_name(bs);
+    if (!s->opened_data_name) {
+        s->opened_data_name = g_strdup(s->data_name);
+    }
+    /*
+     * Without a file's time, a seal would vouch for what the descriptor names
+     * just as well, unless that is an image elsewhere, which is not opened.
+     */
+    s->data_file_unsealed = given && !*s->given_data_path &&
+                            !qbm_drv_data_url(s) &&
+                            strcmp(s->data_name, s->opened_data_name);
+}
+
 int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                            Error **errp)
 {
@@ -282,10 +168,7 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
     }
     if (s->data_file) {
         GRAPH_RDLOCK_GUARD_MAINLOOP();
-        s->data_file_given = true;
-        s->given_data_path = qbm_drv_data_file_path(bs);
-        s->data_name = qbm_drv_data_file_name(bs);
-        s->opened_data_name = g_strdup(s->data_name);
+        qbm_drv_take_data_file(bs, true);
         return check_given_data_file(bs, &info, errp) ? 0 : -EINVAL;
     }
 
@@ -325,8 +208,7 @@ int qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
         return -EINVAL;
     }
     bdrv_graph_rdlock_main_loop();
-    s->data_name = qbm_drv_data_file_name(bs);
-    s->opened_data_name = g_strdup(s->data_name);
+    qbm_drv_take_data_file(bs, false);
     bdrv_graph_rdunlock_main_loop();
     return 0;
 }

@@ -149,8 +149,7 @@ int qbm_drv_has_zero_init(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
 
-    /* An image that was adopted has what it had */
-    return s->data_file && !qbm_drv_adopted_here(s->descriptor_path) &&
+    return s->data_file && !qbm_drv_has_adopted() &&
            bdrv_has_zero_init(s->data_file->bs);
 }
 

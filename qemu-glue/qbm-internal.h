@@ -27,6 +27,20 @@
 #define QBM_OPT_PERSIST_BITMAPS         "persist-bitmaps"
 #define QBM_OPT_STORED_PERSIST_BITMAPS  "persist_bitmaps"
 
+/* The same for creating and amending */
+#define QBM_OPT_DEF_DURABILITY                                      \
+    {                                                               \
+        .name = QBM_OPT_DURABILITY,                                 \
+        .type = QEMU_OPT_STRING,                                    \
+        .help = "What the bitmaps survive (close, process)",        \
+    }
+#define QBM_OPT_DEF_STORED_PERSIST_BITMAPS                          \
+    {                                                               \
+        .name = QBM_OPT_STORED_PERSIST_BITMAPS,                     \
+        .type = QEMU_OPT_STRING,                                    \
+        .help = "Which bitmaps are stored (marked, all)",           \
+    }
+
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
 typedef struct BDRVQbmState {
@@ -111,18 +125,22 @@ qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
 void GRAPH_UNLOCKED qbm_drv_reopen_commit_post(BDRVReopenState *state);
 void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
 
-/* qbm-data-file.c */
+/* qbm-names.c */
 void qbm_drv_init_paths(void);
+char *qbm_drv_absolute_path(const char *filename);
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);
 const char *qbm_drv_data_url(BDRVQbmState *s);
 char * GRAPH_RDLOCK qbm_drv_data_file_path(BlockDriverState *bs);
 char * GRAPH_RDLOCK qbm_drv_data_file_name(BlockDriverState *bs);
+
+/* qbm-data-file.c */
 bool qbm_drv_check_data_format(const char *format, Error **errp);
 int no_coroutine_fn GRAPH_UNLOCKED
 qbm_drv_open_data_file(BlockDriverState *bs, QDict *options, int flags,
                        Error **errp);
+void GRAPH_RDLOCK qbm_drv_take_data_file(BlockDriverState *bs, bool given);
 int GRAPH_RDLOCK qbm_drv_set_size(BlockDriverState *bs, Error **errp);
 
 /* qbm-claim.c */
@@ -233,14 +251,34 @@ void qbm_drv_dirty_bitmap_changed(BlockDriverState *bs,
                                   BdrvDirtyBitmap *bitmap);
 
 /* qbm-create.c */
+/* Stands for the size of the data image, which exists */
+#define QBM_DRV_SIZE_NOT_GIVEN  UINT64_MAX
+
 extern QemuOptsList qbm_drv_create_opts;
 int qbm_drv_parse_preallocation(const char *str, PreallocMode *prealloc,
                                 Error **errp);
-bool qbm_drv_adopted_here(const char *path);
 int coroutine_fn GRAPH_UNLOCKED
 qbm_drv_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
                        Error **errp);
 int coroutine_fn GRAPH_UNLOCKED
 qbm_drv_co_create(BlockdevCreateOptions *options, Error **errp);
+
+/* qbm-create-new.c */
+int coroutine_fn
+qbm_drv_co_create_files(const char *path, const qbm_create_args *args,
+                        Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+qbm_drv_co_create_new(const char *path, qbm_create_args *args,
+                      const BlockdevCreateOptionsFile *how, Error **errp);
+
+/* qbm-create-over.c */
+bool qbm_drv_has_adopted(void);
+int coroutine_fn GRAPH_UNLOCKED
+qbm_drv_co_create_over_file(const char *path, qbm_create_args *args,
+                            const char *data_file, const char *format,
+                            Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+qbm_drv_co_create_over_node(const char *path, qbm_create_args *args,
+                            BlockDriverState *data_bs, Error **errp);
 
 #endif /* BLOCK_QBM_INTERNAL_H */

@@ -114,23 +114,6 @@ void qbm_drv_drain_end_bh(void *opaque)
     qbm_drv_drain_end(opaque);
 }
 
-static void GRAPH_RDLOCK take_new_data_file(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-
-    g_free(s->given_data_path);
-    g_free(s->data_name);
-    s->given_data_path = qbm_drv_data_file_path(bs);
-    s->data_name = qbm_drv_data_file_name(bs);
-    s->data_file_given = true;
-    /*
-     * Without a file's time, a seal would vouch for what the descriptor names
-     * just as well, unless that is an image elsewhere, which is not opened.
-     */
-    s->data_file_unsealed = !*s->given_data_path && !qbm_drv_data_url(s) &&
-                            strcmp(s->data_name, s->opened_data_name);
-}
-
 /*
  * When a job or a reopen has put another file in the place of the data image,
  * lets the library look at that one from now on: the bitmaps describe it, and
@@ -151,7 +134,7 @@ void qbm_drv_follow_data_file(BlockDriverState *bs)
     }
     replaced = data_file_replaced(bs);
     if (replaced) {
-        take_new_data_file(bs);
+        qbm_drv_take_data_file(bs, true);
     }
     if (s->data_file_unsealed) {
         qbm_drv_give_up_bitmaps(bs);
@@ -248,7 +231,7 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     /* A parent could not be activated the last time, after we were */
     qatomic_store_release(&s->writable, false);
     if (data_file_replaced(bs)) {
-        take_new_data_file(bs);
+        qbm_drv_take_data_file(bs, true);
     }
     /* Whoever had the image in the meantime has changed the descriptor */
     qbm_close(s->image, NULL);

@@ -3,10 +3,11 @@
 
 use std::ffi::c_char;
 
-use crate::args::{self, SizeFirst, copy_text};
+use crate::args::{self, copy_text};
 use crate::call::{named, with};
 use crate::error::{Failure, qbm_error};
 use crate::image::qbm_image;
+use crate::structure::{self, SizeFirst};
 
 /// Writes set bits ("auto" in qcow2's listings).
 pub const QBM_BITMAP_RECORDING: u32 = 1;
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn qbm_bitmap_get(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let mut out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { structure::out(info, "info") }?;
         let bitmap = image.image.bitmap_at(index as usize);
         let bitmap = bitmap
             .ok_or_else(|| Failure::new(libc::ENOENT, format!("no bitmap number {index}")))?;
@@ -87,7 +88,7 @@ pub unsafe extern "C" fn qbm_bitmap_find(
 ) -> i32 {
     let body = |image: &qbm_core::Image, name: &str| {
         // SAFETY: promised by the caller.
-        let mut out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { structure::out(info, "info") }?;
         let bitmap = image.bitmap(name);
         let bitmap = bitmap.ok_or_else(|| {
             Failure::new(

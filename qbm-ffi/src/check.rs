@@ -5,11 +5,12 @@ use std::ffi::c_char;
 
 use qbm_core::check::{CheckOptions, check, repair, repair_leaks};
 
-use crate::args::{self, SizeFirst};
+use crate::args;
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::report::qbm_report;
 use crate::storage::storage;
+use crate::structure::{self, SizeFirst};
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CHECK_NO_LOCK: u32 = 1;
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn qbm_check(
         // SAFETY: as above.
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
-        let given = unsafe { args::structure(args, "args") }?;
+        let given = unsafe { structure::read(args, "args") }?;
         let known =
             QBM_CHECK_NO_LOCK | QBM_CHECK_SHARED | QBM_CHECK_REPAIR | QBM_CHECK_REPAIR_LEAKS;
         args::flags(given.flags, known, "args.flags")?;

@@ -6,18 +6,20 @@ use std::mem::offset_of;
 
 use qbm_core::{CreateOptions, Image};
 
-use crate::args::{self, SizeFirst, copy_path};
+use crate::args::{self, copy_path};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::image::{durability, persist_bitmaps};
 use crate::storage::storage;
+use crate::structure::{self, SizeFirst};
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_CREATE_NO_LOCK: u32 = 1;
 /// -EEXIST if there is a file at the path, whatever it is.
 pub const QBM_CREATE_EXCLUSIVE: u32 = 2;
-/// Make nothing, only say whether a descriptor could be made at the path, or one that is there replaced.
-pub const QBM_CREATE_DRY_RUN: u32 = 4;
+/// Make the data image and not the descriptor, though only if that could be made, or the one that is there replaced.
+/// For a caller who has more to do to the data image (data_file_out tells its path), makes it durable and adopts it.
+pub const QBM_CREATE_DATA_ONLY: u32 = 4;
 /// data_file is no local file: it is stored and not looked at. Who opens the image has to know how to get there.
 pub const QBM_CREATE_REMOTE_DATA: u32 = 8;
 
@@ -71,9 +73,11 @@ pub unsafe extern "C" fn qbm_create(
         // SAFETY: promised by the caller, for all that follow.
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
-        let given = unsafe { args::structure(args, "args") }?;
-        let known =
-            QBM_CREATE_NO_LOCK | QBM_CREATE_EXCLUSIVE | QBM_CREATE_DRY_RUN | QBM_CREATE_REMOTE_DATA;
+        let given = unsafe { structure::read(args, "args") }?;
+        let known = QBM_CREATE_NO_LOCK
+            | QBM_CREATE_EXCLUSIVE
+            | QBM_CREATE_DATA_ONLY
+            | QBM_CREATE_REMOTE_DATA;
         args::flags(given.flags, known, "args.flags")?;
         args::reserved(given.reserved, "args.reserved")?;
         // SAFETY: as above.
@@ -89,11 +93,9 @@ pub unsafe extern "C" fn qbm_create(
             no_lock: given.flags & QBM_CREATE_NO_LOCK != 0,
             exclusive: given.flags & QBM_CREATE_EXCLUSIVE != 0,
         };
-        if given.flags & QBM_CREATE_DRY_RUN != 0 {
-            Image::check_create(&*storage(), path, &options)?;
-            return Ok(0);
-        }
-        let created = if given.flags & QBM_CREATE_REMOTE_DATA != 0 {
+        let created = if given.flags & QBM_CREATE_DATA_ONLY != 0 {
+            Image::create_data(&*storage(), path, &options)?
+        } else if given.flags & QBM_CREATE_REMOTE_DATA != 0 {
             Image::create_over_remote(&*storage(), path, &options)?
         } else {
             Image::create(&*storage(), path, &options)?

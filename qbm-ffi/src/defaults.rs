@@ -3,10 +3,10 @@
 
 use qbm_core::Defaults;
 
-use crate::args::{self, SizeFirst};
 use crate::call::with;
 use crate::error::qbm_error;
 use crate::image::{durability, persist_bitmaps, qbm_image};
+use crate::structure::{self, SizeFirst};
 
 /// Stored defaults that are to change.
 #[repr(C)]
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn qbm_set_defaults(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let given = unsafe { args::structure(defaults, "defaults") }?;
+        let given = unsafe { structure::read(defaults, "defaults") }?;
         image.image.set_defaults(&Defaults {
             durability: durability(given.durability)?,
             persist_bitmaps: persist_bitmaps(given.persist_bitmaps)?,

@@ -3,7 +3,8 @@
 
 use std::ffi::c_char;
 
-use crate::args::{self, SizeFirst, copy_text};
+use crate::args::copy_text;
+use crate::structure::{self, SizeFirst};
 
 /// Filled when a function fails. The caller owns it and sets `size` first.
 #[repr(C)]
@@ -42,7 +43,7 @@ impl Failure {
     /// `error` is NULL or points to a `qbm_error` that only this call uses.
     pub(crate) unsafe fn report(&self, error: *mut qbm_error) -> i32 {
         // SAFETY: promised by the caller.
-        if let Ok(mut error) = unsafe { args::out(error, "error") } {
+        if let Ok(mut error) = unsafe { structure::out(error, "error") } {
             error.errnum = self.errnum;
             copy_text(&self.message, &mut error.message);
         }

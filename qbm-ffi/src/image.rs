@@ -8,11 +8,12 @@ use std::sync::atomic::AtomicBool;
 
 use qbm_core::{Durability, Image, PersistBitmaps};
 
-use crate::args::{self, SizeFirst, copy_path, copy_text};
+use crate::args::{self, copy_path, copy_text};
 use crate::call::with;
 use crate::data::Data;
 use crate::error::{Failure, qbm_error};
 use crate::process::Origin;
+use crate::structure::{self, SizeFirst};
 
 /// What the descriptor stores, and if it stores nothing, QBM_DURABILITY_PROCESS.
 pub const QBM_DURABILITY_DEFAULT: u32 = 0;
@@ -168,7 +169,7 @@ pub unsafe extern "C" fn qbm_get_info(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let mut out = unsafe { args::out(info, "info") }?;
+        let mut out = unsafe { structure::out(info, "info") }?;
         let info = image.image.info();
         let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
         out.image_size_bytes = info.size_bytes.unwrap_or(0);

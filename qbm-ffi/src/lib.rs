@@ -32,6 +32,7 @@ mod layout;
 mod panic_hook;
 mod process;
 mod storage;
+mod structure;
 #[cfg(feature = "test-hooks")]
 mod test_hooks;
 

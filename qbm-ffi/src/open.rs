@@ -5,11 +5,12 @@ use std::ffi::c_char;
 
 use qbm_core::{Activation, Image, OpenOptions};
 
-use crate::args::{self, SizeFirst};
+use crate::args;
 use crate::call::{guard, with};
 use crate::error::{Failure, qbm_error};
 use crate::image::{durability, qbm_image};
 use crate::storage::storage;
+use crate::structure::{self, SizeFirst};
 
 /// The caller holds QEMU's locks on the descriptor already; take none.
 pub const QBM_OPEN_NO_LOCK: u32 = 1;
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn qbm_open(
         // SAFETY: as above.
         let path = unsafe { args::path(path, "path") }?;
         // SAFETY: as above.
-        let given = unsafe { args::structure(args, "args") }?;
+        let given = unsafe { structure::read(args, "args") }?;
         let known = QBM_OPEN_NO_LOCK | QBM_OPEN_SHARED | QBM_OPEN_READ_ONLY;
         args::flags(given.flags, known, "args.flags")?;
         args::reserved(given.reserved, "args.reserved")?;
@@ -120,7 +121,7 @@ pub unsafe extern "C" fn qbm_activate(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let given = unsafe { args::structure(args, "args") }?;
+        let given = unsafe { structure::read(args, "args") }?;
         let known = QBM_ACTIVATE_READ_ONLY | QBM_ACTIVATE_TRUST_DATA | QBM_ACTIVATE_DATA;
         args::flags(given.flags, known, "args.flags")?;
         // SAFETY: promised by the caller.

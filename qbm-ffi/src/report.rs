@@ -7,10 +7,11 @@ use std::path::Path;
 
 use qbm_core::check::{Finding, Report, Severity};
 
-use crate::args::{self, SizeFirst, copy_path, copy_text};
+use crate::args::{copy_path, copy_text};
 use crate::call::guard;
 use crate::error::{Failure, qbm_error};
 use crate::finding::{kind_number, severity_number};
+use crate::structure::{self, SizeFirst};
 
 /// What qbm_check() found; opaque. It is memory that nothing changes: any thread may read it, and a forked process its copy.
 #[allow(non_camel_case_types)]
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn qbm_report_get_summary(
 ) -> i32 {
     let body = |report: &Report| {
         // SAFETY: promised by the caller.
-        let mut out = unsafe { args::out(summary, "summary") }?;
+        let mut out = unsafe { structure::out(summary, "summary") }?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         out.findings_count = number(report.findings.len());
         out.leaks_count = number(report.count(Severity::Leak));
@@ -160,7 +161,7 @@ pub unsafe extern "C" fn qbm_report_get(
 ) -> i32 {
     let body = |report: &Report| {
         // SAFETY: promised by the caller.
-        let mut out = unsafe { args::out(finding, "finding") }?;
+        let mut out = unsafe { structure::out(finding, "finding") }?;
         let found = report.findings.get(index as usize);
         let found = found
             .ok_or_else(|| Failure::new(libc::ENOENT, format!("no finding number {index}")))?;

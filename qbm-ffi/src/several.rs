@@ -5,11 +5,12 @@ use std::ffi::c_char;
 
 use qbm_core::{BitmapChange, quoted};
 
-use crate::args::{self, SizeFirst};
+use crate::args;
 use crate::bitmaps::{QBM_BITMAP_ALL_DIRTY, QBM_BITMAP_RECORDING};
 use crate::call::with;
 use crate::error::{Failure, qbm_error};
 use crate::image::qbm_image;
+use crate::structure::{self, SizeFirst};
 
 /// As qbm_bitmap_add().
 pub const QBM_CHANGE_ADD: u32 = 1;
@@ -94,7 +95,7 @@ pub unsafe extern "C" fn qbm_bitmap_change_several(
 ) -> i32 {
     let body = |image: &qbm_image| {
         // SAFETY: promised by the caller.
-        let changes = unsafe { args::structures(changes, changes_count, "changes") }?;
+        let changes = unsafe { structure::read_all(changes, changes_count, "changes") }?;
         let each = changes.iter().enumerate();
         // SAFETY: promised by the caller.
         let read =

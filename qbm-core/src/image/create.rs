@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Image, names};
+use super::Image;
+use super::names::{self, Derived};
 use crate::caps;
 use crate::descriptor::{
     Descriptor, DescriptorFile, Durability, PersistBitmaps, Seal, check_format,
@@ -79,22 +80,27 @@ impl Image {
         Self::create_checked(storage, path, size_bytes, options)
     }
 
-    /// Whether [`create`](Self::create) could make, or replace, a descriptor at `path`: changes nothing.
+    /// Makes the raw data image that [`create`](Self::create) would make, and not the descriptor: for a caller who has more
+    /// to do to it, and adopts it then. Durable once it is adopted. After an error nothing new is left.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
-    pub fn check_create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<()> {
-        let path = &super::locate(storage, path)?;
-        match storage.metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ => {
-                let (file, _) = open_or_create(storage, path, options.exclusive)?;
-                if !options.no_lock {
-                    file.lock(LockMode::Write)?;
-                }
-                check_replaceable(storage, path, &file)
-            }
+    /// As [`create`](Self::create): a data image is made only if a descriptor could be, or the one at `path` replaced.
+    pub fn create_data(
+        storage: &dyn Storage,
+        path: &Path,
+        options: &CreateOptions,
+    ) -> Result<Created> {
+        let size_bytes = caps::round_image_size(options.size_bytes)?;
+        if options.data_file.is_some() {
+            return Err(Error::invalid("a new data image is not named"));
         }
+        let path = &super::locate(storage, path)?;
+        check_place(storage, path, options)?;
+        let data = make_data(storage, path, size_bytes, options)?;
+        Ok(Created {
+            data_file: data.path,
+            data_file_name_was_taken: data.was_taken,
+        })
     }
 
     fn create_checked(
@@ -196,6 +202,20 @@ fn open_or_create(
     }
 }
 
+/// Whether a descriptor could be made at `path`, or the one that is there replaced. Changes nothing.
+fn check_place(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<()> {
+    match storage.metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => {
+            let (file, _) = open_or_create(storage, path, options.exclusive)?;
+            if !options.no_lock {
+                file.lock(LockMode::Write)?;
+            }
+            check_replaceable(storage, path, &file)
+        }
+    }
+}
+
 /// I6: only an empty file, or something that is a descriptor already, may be written over.
 fn check_replaceable(storage: &dyn Storage, path: &Path, file: &DescriptorFile) -> Result<()> {
     if file.length_bytes()? == 0 || file.read(storage).is_ok() {
@@ -236,17 +256,9 @@ fn fill(
             data_file_name_was_taken: false,
         });
     }
-    if options.data_format != "raw" {
-        return Err(Error::invalid(format!(
-            "data file format {}: a new data image is always raw",
-            quoted(&options.data_format)
-        )));
-    }
-    let data = names::create_beside(storage, path, None, "raw")?;
-    let made = data
-        .file
-        .set_length(size_bytes)
-        .and_then(|()| data.file.sync_data())
+    let data = make_data(storage, path, size_bytes, options)?;
+    let synced = data.file.sync_data();
+    let made = synced
         .map_err(|error| Error::io("cannot make data image", &data.path, error))
         .and_then(|()| write(data.name));
     if let Err(error) = made {
@@ -257,4 +269,25 @@ fn fill(
         data_file: data.path,
         data_file_name_was_taken: data.was_taken,
     })
+}
+
+/// Makes a sparse raw file beside the descriptor.
+fn make_data(
+    storage: &dyn Storage,
+    path: &Path,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<Derived> {
+    if options.data_format != "raw" {
+        return Err(Error::invalid(format!(
+            "data file format {}: a new data image is always raw",
+            quoted(&options.data_format)
+        )));
+    }
+    let data = names::create_beside(storage, path, None, "raw")?;
+    if let Err(error) = data.file.set_length(size_bytes) {
+        let _ = storage.remove(&data.path);
+        return Err(Error::io("cannot make data image", &data.path, error));
+    }
+    Ok(data)
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the data image is called changes while it stays the same one.
 
+use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use qbm_testkit::image_server::{ImageServer, Server};
 use qbm_testkit::nbd::NbdClient;
-use qbm_testkit::{Bench, PATIENCE, Process, StorageDaemon, bitmaps};
+use qbm_testkit::qmp::Qmp;
+use qbm_testkit::{Bench, LoopDevice, Output, PATIENCE, Process, StorageDaemon, bitmaps, jobs};
 use serde_json::json;
 
 /// Daemons, and qemu-nbd in any case, go to the root directory when their disks are open.  A
@@ -75,4 +78,62 @@ fn a_name_that_is_made_up_later() -> Result<()> {
     let list = bitmaps::list(&mut daemon.qmp, "disk")?;
     assert_eq!(list[0]["inconsistent"], json!(null), "{list:?}");
     daemon.quit().map(drop)
+}
+
+/// Ended when dropped.
+struct Daemon {
+    pid: String,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // There is nobody to tell.
+        let _ = Command::new("kill").arg(&self.pid).output();
+    }
+}
+
+/// The descriptor was to name a device in the root directory, where the daemon is by then.
+#[test]
+fn a_block_device_from_where_qemu_was_started() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.sparse("backing.raw", 16 << 20, &[])?;
+    let Some(device) = LoopDevice::attach(&bench, "backing.raw")? else {
+        return Ok(());
+    };
+    symlink(device.path(), bench.path("device"))?;
+    let socket = bench.path("monitor");
+    let monitor = format!(
+        "socket,id=monitor,path={},server=on,wait=off",
+        socket.display()
+    );
+    let mut command = bench.command("qemu-storage-daemon");
+    command
+        .args(["--daemonize", "--pidfile", "pid"])
+        .args(["--chardev", &monitor, "--monitor", "chardev=monitor"])
+        .args(["--blockdev", "host_device,node-name=data,filename=device"]);
+    Output::of(&mut command)?.succeeded()?;
+    let pid = String::from_utf8(bench.read("pid")?)?.trim().to_owned();
+    let daemon = Daemon { pid };
+    let mut tail = Command::new("tail");
+    tail.args(["-f", "/dev/null", "--pid", &daemon.pid]);
+    let mut end = Process::start(&mut tail, bench.path(".tail.stderr"))?;
+
+    let mut qmp = Qmp::connect(&socket, &mut end)?;
+    let path = bench.path("disk.qbm");
+    let file = json!({ "driver": "file", "filename": path });
+    let mut new_file = file.clone();
+    new_file["size"] = json!(0);
+    jobs::create(&mut qmp, new_file)?;
+    let image = json!({ "driver": "qbm", "file": "file", "data-file": "data", "size": 16 << 20 });
+    let mut node = file;
+    node["node-name"] = json!("file");
+    qmp.execute("blockdev-add", node)?;
+    jobs::create(&mut qmp, image)?;
+    qmp.quit()?;
+    end.wait_success()?;
+    std::mem::forget(daemon);
+    let descriptor = bench.descriptor("disk.qbm")?;
+    let stored = &descriptor.qbm()["image"]["file"];
+    assert_eq!(*stored, json!(bench.path("device")));
+    Ok(())
 }

@@ -96,6 +96,13 @@ fn sizes_are_taken_as_raw_takes_them() -> Result<()> {
         bench.img_refuses(["create", "-q", "-f", "qbm", "disk.qbm", size])?;
         before.require_untouched()?;
     }
+    // Rounded up, that was 0, which is the size of an empty image.
+    bench.write("empty.raw", "")?;
+    let before = Snapshot::of(bench.directory())?;
+    let options = "data_file=empty.raw,size=18446744073709551600";
+    let refusal = bench.img_refuses(["create", "-f", "qbm", "-o", options, "disk.qbm"])?;
+    assert!(refusal.stderr.contains("too large"), "{refusal}");
+    before.require_untouched()?;
     Ok(())
 }
 

@@ -175,22 +175,38 @@ fn what_is_there_is_not_replaced_by_who_does_not_want_to() {
 }
 
 #[test]
-fn a_trial_says_what_stands_in_the_way_and_makes_nothing() {
+fn a_data_image_alone_is_made_where_a_descriptor_could_be() {
     let disk = Disk::new(MIB);
-    let listing = disk.listing();
     let text = disk.text();
-    let trial = |path: &Path| Image::check_create(&OsStorage, path, &options(MIB));
-    trial(&disk.path).unwrap();
-    trial(&disk.file("y.qbm")).unwrap();
-    assert_eq!(
-        trial(&disk.file("x.qbm.raw")).unwrap_err().kind(),
-        ErrorKind::Exists
-    );
-    trial(&disk.file("x.qbm/y.qbm")).unwrap_err();
-    trial(disk.directory.path()).unwrap_err();
+    let make = |path: &Path| Image::create_data(&OsStorage, path, &options(1000));
+    for (path, name) in [("x.qbm", "x.qbm.1.raw"), ("y.qbm", "y.qbm.raw")] {
+        let created = make(&disk.file(path)).unwrap();
+        assert_eq!(created.data_file, disk.file(name));
+        assert_eq!(created.data_file_name_was_taken, path == "x.qbm");
+        assert_eq!(fs::metadata(disk.file(name)).unwrap().len(), 1024);
+    }
+
+    let listing = disk.listing();
+    let error = make(&disk.file("x.qbm.raw")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exists);
+    make(&disk.file("x.qbm/y.qbm")).unwrap_err();
+    make(disk.directory.path()).unwrap_err();
     let open = disk.open();
-    assert_eq!(trial(&disk.path).unwrap_err().kind(), ErrorKind::Locked);
+    assert_eq!(make(&disk.path).unwrap_err().kind(), ErrorKind::Locked);
     drop(open);
+    for options in [
+        CreateOptions {
+            data_file: Some("x.qbm.raw".into()),
+            ..options(MIB)
+        },
+        CreateOptions {
+            data_format: "qcow2".into(),
+            ..options(MIB)
+        },
+        options(u64::MAX),
+    ] {
+        Image::create_data(&OsStorage, &disk.file("z.qbm"), &options).unwrap_err();
+    }
     assert_eq!((disk.listing(), disk.text()), (listing, text));
 }
 
