@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps over NBD: as another program, libnbd's nbdinfo, reads them, and qemu-img.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::bitmaps::{dirty_over_nbd, on_disk, require_settled};
-use qbm_testkit::{Bench, Output, PATIENCE, Process, StorageDaemon};
+use qbm_testkit::{Bench, PATIENCE, Process, StorageDaemon, backup};
 use serde_json::{Value, json};
 
 const KIB: u64 = 1024;
@@ -113,10 +111,13 @@ fn an_exported_bitmap_is_busy_and_records() -> Result<()> {
         let refusal = daemon.qmp.refuses(&command, on_disk("b1"))?;
         assert!(refusal.contains("in use"), "{refusal}");
     }
+    bench.sparse("copy.raw", DISK_BYTES, &[])?;
+    backup::open_target(&mut daemon.qmp, "copy", "raw", "copy.raw")?;
     let job = json!({
-        "device": "disk", "target": "disk", "sync": "incremental", "bitmap": "b1",
+        "device": "disk", "target": "copy", "sync": "incremental", "bitmap": "b1",
     });
-    daemon.qmp.refuses("blockdev-backup", job)?;
+    let refusal = daemon.qmp.refuses("blockdev-backup", job)?;
+    assert!(refusal.contains("in use"), "{refusal}");
 
     bench.io_as("raw", &uri("bits", "nbd"), &["write 8M 4k"])?;
     let expected = [(MIB, 4 * KIB), (8 * MIB, 4 * KIB)];
@@ -234,8 +235,7 @@ fn with_qemu_nbd(
     }
     work()?;
     // Its end in order.
-    let id = server.id().to_string();
-    Output::of(Command::new("kill").args(["-TERM", &id]))?.succeeded()?;
+    server.signal("TERM")?;
     server.wait_success()
 }
 

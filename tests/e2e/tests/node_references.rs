@@ -194,12 +194,7 @@ fn a_node_that_is_not_the_data_image() -> Result<()> {
         ),
         (json!({ "data-file": null }), ["data-file", "BlockdevRef"]),
     ] {
-        let node = json!({
-            "driver": "qbm", "node-name": "disk",
-            "file": { "driver": "file", "filename": "disk.qbm" },
-            "data-file": options["data-file"],
-        });
-        let words = daemon.qmp.refuses("blockdev-add", node)?;
+        let words = daemon.refuses_image("disk.qbm", &options)?;
         for reason in reasons {
             ensure!(words.contains(reason), "{options}: {words}");
         }
@@ -220,12 +215,7 @@ fn a_backing_image_is_refused() -> Result<()> {
         json!("base"),
         json!({ "driver": "file", "filename": "base.raw" }),
     ] {
-        let mut node = json!({
-            "driver": "qbm", "node-name": "disk",
-            "file": { "driver": "file", "filename": "disk.qbm" },
-        });
-        node["backing"] = backing;
-        let words = daemon.qmp.refuses("blockdev-add", node)?;
+        let words = daemon.refuses_image("disk.qbm", &json!({ "backing": backing }))?;
         ensure!(words.contains("backing"), "{words}");
     }
     daemon.add_image("disk.qbm", &json!({}))?;

@@ -68,6 +68,14 @@ impl Machine {
         self.process.wait_success()
     }
 
+    /// Sends QEMU a signal.
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        self.process.signal(name)
+    }
+
     /// Kills QEMU with SIGKILL.
     ///
     /// # Errors
