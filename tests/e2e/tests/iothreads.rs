@@ -112,10 +112,10 @@ fn end(bench: &Bench, mut daemon: StorageDaemon, load: Load, kill: bool) -> Resu
 }
 
 fn in_an_iothread(kill: bool) -> Result<()> {
-    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("NBD export that can be drained in an iothread", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, &json!("io0"), 3)?;
     for _ in 0..5 {
         change_bitmaps(&mut daemon.qmp)?;
@@ -144,10 +144,10 @@ fn move_to(qmp: &mut Qmp, iothread: &Value) -> Result<()> {
 
 /// The disk goes from thread to thread and back while it is written and its bitmaps change.
 fn moved(kill: bool) -> Result<()> {
-    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("NBD export that can be drained in an iothread", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, &Value::Null, 4)?;
     for place in [json!("io0"), json!("io1"), Value::Null, json!("io1")] {
         move_to(&mut daemon.qmp, &place)?;
@@ -220,10 +220,10 @@ fn booted(bench: &Bench) -> Result<Guest> {
 /// Requests of one image begin and end in several threads at once.
 #[test]
 fn one_disk_in_several_iothreads() -> Result<()> {
-    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("iothread-vq-mapping", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
     guest.start_writing("vda")?;
     begin(&mut guest.qmp)?;
@@ -241,10 +241,10 @@ fn one_disk_in_several_iothreads() -> Result<()> {
 /// driver back to its threads.
 #[test]
 fn a_reset_with_several_iothreads() -> Result<()> {
-    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("iothread-vq-mapping", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
     guest.start_writing("vda")?;
     begin(&mut guest.qmp)?;

@@ -59,6 +59,15 @@ fn require_exported(bench: &Bench, export: &str, socket: &str) -> Result<()> {
     Ok(())
 }
 
+/// Closed in order, the bitmaps as they were.
+fn require_stored(bench: &Bench) -> Result<()> {
+    let descriptor = bench.descriptor("disk.qbm")?;
+    ensure!(descriptor.session().is_none(), "still in use");
+    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
+    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
+    Ok(())
+}
+
 /// A daemon with the image, and its NBD server at `nbd`.
 fn serving(bench: &Bench) -> Result<StorageDaemon> {
     image(bench)?;
@@ -91,10 +100,7 @@ fn exported_by_qmp() -> Result<()> {
         daemon.unexport("bits")?;
     }
     daemon.quit()?;
-    let descriptor = bench.descriptor("disk.qbm")?;
-    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
-    Ok(())
+    require_stored(&bench)
 }
 
 /// An exported bitmap goes on recording, is nobody else's, and is right when it is given
@@ -145,11 +151,7 @@ fn an_exported_bitmap_is_stored_at_the_end() -> Result<()> {
     daemon.qmp.execute("block-export-add", bits)?;
     let complaints = daemon.quit()?;
     ensure!(complaints.is_empty(), "{complaints}");
-    let descriptor = bench.descriptor("disk.qbm")?;
-    ensure!(descriptor.session().is_none(), "still in use");
-    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
-    Ok(())
+    require_stored(&bench)
 }
 
 #[test]
@@ -247,10 +249,7 @@ fn exported_by_qemu_nbd() -> Result<()> {
         let mut options = vec!["-B", "b0", "-B", "b1", "-B", "off"];
         options.extend(mode);
         with_qemu_nbd(&bench, &options, || require_exported(&bench, "bits", "nbd"))?;
-        let descriptor = bench.descriptor("disk.qbm")?;
-        ensure!(descriptor.session().is_none(), "still in use");
-        assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-        assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
+        require_stored(&bench)?;
     }
     Ok(())
 }
