@@ -214,7 +214,7 @@ fn bitmaps_come_after_the_switch_and_go_before_the_way_back() -> Result<()> {
     hot_switch::open_over(qmp, "old")?;
     let add = json!({ "node": "disk", "name": "b0", "persistent": true });
     let words = qmp.refuses("block-dirty-bitmap-add", add)?;
-    ensure!(words.contains("write"), "{words}");
+    ensure!(words.contains("permissions 'write'"), "{words}");
     hot_switch::lead_device_to(qmp, "disk0", "disk")?;
     bitmaps::add(qmp, "b0", 4096)?;
     guest.wait_for_more_written(10)?;
@@ -224,7 +224,7 @@ fn bitmaps_come_after_the_switch_and_go_before_the_way_back() -> Result<()> {
         "path": "/machine/peripheral/disk0", "property": "drive", "value": "old",
     });
     let words = qmp.refuses("qom-set", back)?;
-    ensure!(words.contains("write"), "{words}");
+    ensure!(words.contains("permissions 'write'"), "{words}");
     guest.wait_for_more_written(10)?;
     let qmp = &mut guest.qmp;
     ensure!(

@@ -200,7 +200,7 @@ fn a_device_cannot_be_activated() -> Result<()> {
 
     let state = json!({ "node-name": "disk", "active": true });
     let words = first.qmp.refuses("blockdev-set-active", state)?;
-    assert!(words.contains("lock"), "{words}");
+    assert!(words.contains(r#""write" lock"#), "{words}");
     for _ in 0..2 {
         first.qmp.execute("query-status", json!({}))?;
     }
@@ -232,7 +232,7 @@ fn somebody_else_has_the_data_image() -> Result<()> {
     let before = Snapshot::of(bench.directory())?;
     let state = json!({ "node-name": "disk", "active": true });
     let words = machine.qmp.refuses("blockdev-set-active", state)?;
-    assert!(words.contains("lock"), "{words}");
+    assert!(words.contains(r#""write" lock"#), "{words}");
     before.require_untouched()?;
 
     drop(client);
