@@ -111,7 +111,10 @@ fn the_smallest_granularity_for_a_disk() -> Result<()> {
                 let words = if node == "cow" {
                     "Too much space will be occupied".to_owned()
                 } else {
-                    format!("Granularity 512 is too small for {}", size_tib * TIB)
+                    format!(
+                        "Granularity 512 is too small for an image of {} bytes",
+                        size_tib * TIB
+                    )
                 };
                 assert!(refusal.contains(&words), "{refusal}");
             }
