@@ -48,12 +48,6 @@ impl Machine {
         Ok(Self { qmp, process })
     }
 
-    /// QEMU's process id.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// What QEMU wrote to its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {

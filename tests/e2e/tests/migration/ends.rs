@@ -41,7 +41,7 @@ fn killed_before(format: &str, way: &[&str]) -> Result<Left> {
     pair.destination.kill()?;
     let (bench, mut source) = (pair.bench, pair.source);
     migration::go_on(&mut source.qmp)?;
-    migration::wait_for(&mut source.qmp, "failed")?;
+    wait_until_failed(&mut source)?;
     Ok((bench, source))
 }
 
@@ -70,8 +70,19 @@ fn killed_after(format: &str, way: &[&str]) -> Result<Left> {
     wait_until_inactive(&mut pair.source)?;
     pair.destination.kill()?;
     let (bench, mut source) = (pair.bench, pair.source);
-    migration::wait_for(&mut source.qmp, "failed")?;
+    wait_until_failed(&mut source)?;
     Ok((bench, source))
+}
+
+/// Waits until the migration has failed and the source has all back: the event is not the end.
+fn wait_until_failed(source: &mut Machine) -> Result<()> {
+    migration::wait_for(&mut source.qmp, "failed")?;
+    let deadline = Instant::now() + PATIENCE;
+    while source.qmp.execute("query-status", json!({}))?["status"] == "finish-migrate" {
+        ensure!(Instant::now() < deadline, "the migration does not end");
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn wait_until_inactive(source: &mut Machine) -> Result<()> {
