@@ -37,14 +37,7 @@ results_kept=6
 trees_kept=2 # of each version
 
 qemu_version=${QBM_QEMU_VERSION:-10.0}
-case $qemu_version in
-10.0) suite=trixie ;;
-7.2) suite=bookworm ;;
-*)
-    echo "error: QBM_QEMU_VERSION must be 10.0 or 7.2, not $qemu_version" >&2
-    exit 2
-    ;;
-esac
+suite=$("$here/suite.sh" "$qemu_version")
 
 programs=(
     qemu-img qemu-io qemu-nbd

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Gets QEMU's source as a suite of Debian (trixie: 10.0, bookworm: 7.2) ships it,
-# unpacked with Debian's patches, into DIR/SUITE, and prints that directory. What is
-# there already is used as it is, without asking the network for news; to get a
-# newer one, remove DIR/SUITE.
+# Gets QEMU's source as a suite of Debian ships it, unpacked with Debian's patches,
+# into DIR/SUITE, and prints that directory. What is there already is used as it is,
+# without asking the network for news; to get a newer one, remove DIR/SUITE.
 #
 #   source.sh DIR SUITE
 #

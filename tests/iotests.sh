@@ -10,12 +10,13 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 glue=$root/qemu-glue
 cache=${QBM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qbm}
-QBM_QEMU=$(QBM_QEMU_VERSION=10.0 "$glue/build.sh")
+version=10.0
+QBM_QEMU=$(QBM_QEMU_VERSION=$version "$glue/build.sh")
 "$glue/packages.sh" python3 git bc file psmisc seabios ipxe-qemu qemu-system-data >&2
-source=${QEMU_SRC:-$("$glue/source.sh" "$cache/source" trixie)}
-version=$(cut -d. -f1,2 "$source/VERSION")
-
-[ "$version" = 10.0 ] || { echo "error: the tests are those of QEMU 10.0; $source is $version" >&2; exit 1; }
+suite_of_debian=$("$glue/suite.sh" "$version")
+source=${QEMU_SRC:-$("$glue/source.sh" "$cache/source" "$suite_of_debian")}
+found=$(cut -d. -f1,2 "$source/VERSION")
+[ "$found" = "$version" ] || { echo "error: the tests are those of QEMU $version; $source is $found" >&2; exit 1; }
 
 # Short, since sockets are made below it, and without a dot, which some tests refuse. Left behind only for who wants to see what failed.
 work=$(mktemp -d -t qbm-iotests-XXXXXX)

@@ -17,11 +17,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 check_series() {
     local series=$1 version=${1##*/} suite source tree patch file
-    case $version in
-    10.0) suite=trixie ;;
-    7.2) suite=bookworm ;;
-    *) fail "no suite of Debian is known to have QEMU $version" ;;
-    esac
+    suite=$("$glue/suite.sh" "$version")
     [ -e "$cache/source/$suite/VERSION" ] || "$glue/packages.sh" dpkg-dev python3 >&2
     source=$("$glue/source.sh" "$cache/source" "$suite")
     [ "$(cut -d. -f1,2 "$source/VERSION")" = "$version" ] || fail "$source is not of QEMU $version"

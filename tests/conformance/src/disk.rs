@@ -16,6 +16,20 @@ pub const SIZE_BYTES: u64 = 1 << 20;
 /// Granularity of its bitmaps.
 pub const GRANULE_BYTES: u64 = 65536;
 
+/// What `Image::create` is asked for: a data image, which is made when none is named.
+#[must_use]
+pub fn create_options(size_bytes: u64, data_file: Option<&str>, format: &str) -> CreateOptions {
+    CreateOptions {
+        size_bytes,
+        data_file: data_file.map(str::to_owned),
+        data_format: format.to_owned(),
+        durability: None,
+        persist_bitmaps: None,
+        no_lock: false,
+        exclusive: false,
+    }
+}
+
 /// `x.qbm` and `x.qbm.raw` in a directory of their own.
 #[derive(Debug)]
 pub struct Disk {
@@ -38,15 +52,7 @@ impl Disk {
             log: storage.log.clone(),
             storage: Arc::new(storage),
         };
-        let options = CreateOptions {
-            size_bytes: SIZE_BYTES,
-            data_file: None,
-            data_format: "raw".into(),
-            durability: None,
-            persist_bitmaps: None,
-            no_lock: false,
-            exclusive: false,
-        };
+        let options = create_options(SIZE_BYTES, None, "raw");
         Image::create(&*disk.storage, &disk.sandbox.descriptor(), &options)?;
         Ok(disk)
     }

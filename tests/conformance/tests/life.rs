@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
-use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES, dirty, write};
+use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES, create_options, dirty, write};
 use qbm_conformance::sandbox::Sandbox;
 use qbm_core::storage::OsStorage;
-use qbm_core::{CreateOptions, Durability, ErrorKind, Image};
+use qbm_core::{Durability, ErrorKind, Image};
 
 /// FORMAT: S5
 #[test]
@@ -181,15 +181,7 @@ fn new_files_get_safe_names_that_are_free() -> Result<()> {
 fn a_new_data_image_gets_a_name_that_is_free() -> Result<()> {
     let sandbox = Sandbox::new()?;
     fs::write(sandbox.file("x.qbm.raw"), "somebody's")?;
-    let options = CreateOptions {
-        size_bytes: SIZE_BYTES,
-        data_file: None,
-        data_format: "raw".into(),
-        durability: None,
-        persist_bitmaps: None,
-        no_lock: false,
-        exclusive: false,
-    };
+    let options = create_options(SIZE_BYTES, None, "raw");
     let created = Image::create(&OsStorage, &sandbox.descriptor(), &options)?;
     ensure!(
         created.data_file == sandbox.file("x.qbm.1.raw"),
@@ -236,21 +228,9 @@ fn removing_a_bitmap_removes_only_a_file_of_its_own() -> Result<()> {
 fn bitmap_files_of_zeros_take_no_space() -> Result<()> {
     const TIB: u64 = 1 << 40;
     let sandbox = Sandbox::new()?;
-    let options = CreateOptions {
-        size_bytes: 64 * TIB,
-        data_file: None,
-        data_format: "qcow2".into(),
-        durability: None,
-        persist_bitmaps: None,
-        no_lock: false,
-        exclusive: false,
-    };
     // Not every file system takes a file of that length; the size is all that is asked.
     fs::write(sandbox.file("disk.raw"), "")?;
-    let options = CreateOptions {
-        data_file: Some("disk.raw".into()),
-        ..options
-    };
+    let options = create_options(64 * TIB, Some("disk.raw"), "qcow2");
     Image::create(&OsStorage, &sandbox.descriptor(), &options)?;
     let image = qbm_conformance::observe::open(&sandbox.descriptor(), false)?;
     image.activate(&qbm_core::Activation {
@@ -273,15 +253,7 @@ fn bitmap_files_of_zeros_take_no_space() -> Result<()> {
 fn a_bitmap_of_too_many_bits_is_not_made() -> Result<()> {
     let sandbox = Sandbox::new()?;
     fs::write(sandbox.file("disk.raw"), "")?;
-    let options = CreateOptions {
-        size_bytes: (1 << 45) + 512,
-        data_file: Some("disk.raw".into()),
-        data_format: "qcow2".into(),
-        durability: None,
-        persist_bitmaps: None,
-        no_lock: false,
-        exclusive: false,
-    };
+    let options = create_options((1 << 45) + 512, Some("disk.raw"), "qcow2");
     Image::create(&OsStorage, &sandbox.descriptor(), &options)?;
     let image = qbm_conformance::observe::open(&sandbox.descriptor(), false)?;
     image.activate(&qbm_core::Activation {

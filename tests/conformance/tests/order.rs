@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, ensure};
-use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES, dirty, write};
+use qbm_conformance::disk::{Disk, GRANULE_BYTES, SIZE_BYTES, create_options, dirty, write};
 use qbm_conformance::sandbox::Sandbox;
-use qbm_core::{Begun, CreateOptions, Defaults, Durability, Image, OpenOptions, PersistBitmaps};
+use qbm_core::{Begun, Defaults, Durability, Image, OpenOptions, PersistBitmaps};
 
 const REPLACED: [&str; 8] = [
     "create \"x.qbm.new\"",
@@ -405,15 +405,7 @@ fn an_adopted_data_image_is_never_written() -> Result<()> {
     fs::write(sandbox.file("disk.raw"), vec![7; 1 << 20])?;
     let before = sandbox.snapshot()?;
     let storage = qbm_conformance::recording::Recording::default();
-    let options = CreateOptions {
-        size_bytes: SIZE_BYTES,
-        data_file: Some("disk.raw".into()),
-        data_format: "raw".into(),
-        durability: None,
-        persist_bitmaps: None,
-        no_lock: false,
-        exclusive: false,
-    };
+    let options = create_options(SIZE_BYTES, Some("disk.raw"), "raw");
     Image::create(&storage, &sandbox.descriptor(), &options)?;
     for act in ["create", "write", "length", "sync", "remove"] {
         storage.log.ensure_none(&format!("{act} \"disk.raw\""))?;

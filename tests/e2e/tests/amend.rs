@@ -171,7 +171,7 @@ fn an_image_that_is_in_use_or_read_only_is_left_alone() -> Result<()> {
     bench.img("create -q -f qbm disk.qbm 1M")?;
     let daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
     let output = bench.img_refuses("amend -f qbm -o persist_bitmaps=all disk.qbm")?;
-    ensure!(output.stderr.contains("lock"), "{output}");
+    ensure!(output.stderr.contains(r#""write" lock"#), "{output}");
     daemon.quit()?;
     assert_eq!(stored(&bench)?, pair("process", "marked"));
 

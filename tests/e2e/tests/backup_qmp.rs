@@ -86,7 +86,11 @@ fn a_failed_backup_keeps_its_bits() -> Result<()> {
     bench.sparse("target.raw", 64 << 20, &[])?;
     let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
     faults::open_failing_target(&mut daemon.qmp, "target", "target.raw")?;
-    assert!(backup::incremental(&mut daemon.qmp, "b0", "target").is_err());
+    let failure = backup::incremental(&mut daemon.qmp, "b0", "target").expect_err("it wrote");
+    assert!(
+        failure.to_string().contains("Input/output error"),
+        "{failure:#}"
+    );
     daemon.kill()?;
 
     let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;

@@ -50,7 +50,7 @@ fn a_removed_bitmap_leaves_nothing_behind() -> Result<()> {
     assert_eq!(before.added()?, Vec::<String>::new());
     assert!(bench.descriptor("disk.qbm")?.bitmap_names().is_empty());
     let refusal = bench.img_refuses("bitmap --remove -f qbm disk.qbm b0")?;
-    assert!(refusal.stderr.contains("b0"), "{refusal}");
+    assert!(refusal.stderr.contains("'b0' not found"), "{refusal}");
     Ok(())
 }
 

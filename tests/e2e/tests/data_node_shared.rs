@@ -211,7 +211,7 @@ fn no_other_process_writes_either() -> Result<()> {
     let daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
     let output = bench.io_command("raw", "disk.qbm.raw", &["write 0 512"])?;
     let words = output.refused()?.stderr;
-    assert!(words.contains("lock"), "{words}");
+    assert!(words.contains(r#""write" lock"#), "{words}");
     // Reading is free.
     bench.img("map -f raw disk.qbm.raw")?;
     daemon.quit()?;

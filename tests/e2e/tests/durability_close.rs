@@ -48,9 +48,10 @@ fn a_kill_makes_the_bitmap_inconsistent_and_the_disk_opens() -> Result<()> {
     assert_eq!(daemon.export()?.read(1 << 20, 4)?, b"kept");
     // Usable for nothing but removal.
     let clear = json!({ "node": "disk", "name": "b0" });
-    daemon
+    let refusal = daemon
         .qmp
         .refuses("block-dirty-bitmap-clear", clear.clone())?;
+    assert!(refusal.contains("'b0' is inconsistent"), "{refusal}");
     daemon.quit()?;
     // A reader that knows nothing of us does not find it.
     assert!(bench.descriptor("disk.qbm")?.bitmap_names().is_empty());

@@ -5,6 +5,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use qbm_testkit::nbd::{NbdClient, require_io_error};
 use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, StorageDaemon, Writers, backup, bitmaps};
 use serde_json::{Value, json};
@@ -154,7 +155,7 @@ fn reading_through_copy_on_read_marks_nothing() -> Result<()> {
     bench.image_with_bitmap("disk.qbm", "6M", "64k")?;
     let mut daemon = daemon_with_group(&bench)?;
     open(&mut daemon, &json!({ "driver": "copy-on-read" }), "above")?;
-    let mut guest = qbm_testkit::nbd::NbdClient::connect(daemon.nbd_socket(), "disk")?;
+    let mut guest = NbdClient::connect(daemon.nbd_socket(), "disk")?;
     guest.read(0, 1 << 20)?;
     drop(guest);
     daemon.quit()?;
@@ -176,8 +177,8 @@ fn errors_above_and_below() -> Result<()> {
         bench.img("bitmap --clear -f qbm disk.qbm b0")?;
         let mut daemon = daemon_with_group(&bench)?;
         open(&mut daemon, &filter, place)?;
-        let mut guest = qbm_testkit::nbd::NbdClient::connect(daemon.nbd_socket(), "disk")?;
-        assert!(guest.write(4 * 65536, &[1; 512]).is_err());
+        let mut guest = NbdClient::connect(daemon.nbd_socket(), "disk")?;
+        require_io_error(guest.write(4 * 65536, &[1; 512]))?;
         guest.write(8 * 65536, &[1; 512])?;
         drop(guest);
         daemon.quit()?;

@@ -71,6 +71,19 @@ fn freeze(bench: &Bench, daemon: &mut StorageDaemon) -> Result<()> {
     transaction(&mut daemon.qmp, &[bitmap_action("disable", "daily"), next])
 }
 
+/// A written disk that is [frozen](freeze) while a guest writes on; gives what `daily` marks.
+fn frozen_under_load(bench: &Bench, seed: u64) -> Result<(StorageDaemon, Vec<u64>, Load)> {
+    let mut daemon = written_disk(bench)?;
+    // Who writes below the filter would go unnoticed by it.
+    daemon.unexport("export")?;
+    freeze(bench, &mut daemon)?;
+    let daily = bench.descriptor("disk.qbm")?.bitmap("daily")?.granules();
+    add_export(&mut daemon, "guest", true, json!([]))?;
+    let load = Load::start(NbdClient::connect(daemon.nbd_socket(), "guest")?, 8, seed);
+    load.wait_for(100)?;
+    Ok((daemon, daily, load))
+}
+
 /// Nothing that was written since the freeze is lost; `daily` has not changed.
 fn require_kept(bench: &Bench, daily: &[u64]) -> Result<()> {
     let mut daemon = StorageDaemon::with_image(bench, "disk.qbm")?;
@@ -90,18 +103,10 @@ fn require_kept(bench: &Bench, daily: &[u64]) -> Result<()> {
 #[test]
 fn what_changed_is_pulled_while_the_guest_writes() -> Result<()> {
     let bench = Bench::new()?;
-    let mut daemon = written_disk(&bench)?;
-    // Who writes below the filter would go unnoticed by it.
-    daemon.unexport("export")?;
-    freeze(&bench, &mut daemon)?;
-    let daily = bench.descriptor("disk.qbm")?.bitmap("daily")?.granules();
-    add_export(&mut daemon, "guest", true, json!([]))?;
+    let (mut daemon, daily, load) = frozen_under_load(&bench, 32)?;
     let named = json!([{ "node": "disk", "name": "daily" }]);
     add_export(&mut daemon, "frozen", false, named)?;
-
     let socket = daemon.nbd_socket().to_owned();
-    let load = Load::start(NbdClient::connect(&socket, "guest")?, 8, 32);
-    load.wait_for(100)?;
     let uri = format!("nbd+unix:///frozen?socket={}", socket.display());
     let mut reader = NbdClient::connect(&socket, "frozen")?;
     let copy = OpenOptions::new()
@@ -122,14 +127,7 @@ fn what_changed_is_pulled_while_the_guest_writes() -> Result<()> {
 #[test]
 fn the_snapshot_is_pushed_while_the_guest_writes() -> Result<()> {
     let bench = Bench::new()?;
-    let mut daemon = written_disk(&bench)?;
-    daemon.unexport("export")?;
-    freeze(&bench, &mut daemon)?;
-    let daily = bench.descriptor("disk.qbm")?.bitmap("daily")?.granules();
-    add_export(&mut daemon, "guest", true, json!([]))?;
-    let socket = daemon.nbd_socket().to_owned();
-    let load = Load::start(NbdClient::connect(&socket, "guest")?, 8, 33);
-    load.wait_for(100)?;
+    let (mut daemon, daily, load) = frozen_under_load(&bench, 33)?;
 
     // Only what daily marks can be read, so only that is backed up.
     add_node(
@@ -189,8 +187,7 @@ fn a_job_keeps_what_is_overwritten() -> Result<()> {
     let uri = format!("nbd+unix:///old?socket={}", socket.display());
     bench.img(["compare", "-f", "raw", "-F", "raw", &uri, "snap.raw"])?;
     load.wait_for_more(100)?;
-    let remove = json!({ "id": "old", "mode": "hard" });
-    daemon.qmp.execute("block-export-del", remove)?;
+    daemon.unexport("old")?;
     daemon.qmp.execute("job-cancel", json!({ "id": "job" }))?;
     daemon
         .qmp

@@ -135,8 +135,12 @@ fn merged_from_other_images() -> Result<()> {
     bench.img("bitmap --merge far -b foreign -F qcow2 -f qbm disk b0")?;
     let expected: Vec<u64> = [16].into_iter().chain(48..64).collect();
     assert_eq!(bench.descriptor("disk")?.bitmap("b0")?.granules(), expected);
-    // And out of qbm.
+    // And out of qbm, where 1 MiB is the granularity.
     bench.img("bitmap --merge b0 -b disk -F qbm -f qcow2 foreign far")?;
+    bench.img("bitmap --add --merge far -b foreign -F qcow2 -f qbm disk back")?;
+    let expected: Vec<u64> = (16..32).chain(48..64).collect();
+    let back = bench.descriptor("disk")?.bitmap("back")?.granules();
+    assert_eq!(back, expected);
     Ok(())
 }
 

@@ -92,8 +92,13 @@ fn sizes_are_taken_as_raw_takes_them() -> Result<()> {
     }
     fs::remove_file(bench.path("plain.raw"))?;
     let before = Snapshot::of(bench.directory())?;
-    for size in ["9223372036854775808", "9223372036854775807", "-1"] {
-        bench.img_refuses(["create", "-q", "-f", "qbm", "disk.qbm", size])?;
+    for (size, words) in [
+        ("9223372036854775808", "Invalid image size"),
+        ("9223372036854775807", "image size is too large"),
+        ("-1", "Invalid image size"),
+    ] {
+        let refusal = bench.img_refuses(["create", "-q", "-f", "qbm", "--", "disk.qbm", size])?;
+        assert!(refusal.stderr.contains(words), "{refusal}");
         before.require_untouched()?;
     }
     // Rounded up, that was 0, which is the size of an empty image.

@@ -135,7 +135,7 @@ fn info_of_an_image_in_use() -> Result<()> {
     daemon.export()?.write(1 << 20, &[1; 4096])?;
     let before = Snapshot::of(bench.directory())?;
     let refused = bench.img_refuses("info disk")?;
-    assert!(refused.stderr.contains("lock"), "{refused}");
+    assert!(refused.stderr.contains(r#""write" lock"#), "{refused}");
     let info = bench.img("info -U --output=json disk")?.stdout;
     let info: Value = serde_json::from_str(&info)?;
     let flags = &info["format-specific"]["data"]["bitmaps"][0]["flags"];

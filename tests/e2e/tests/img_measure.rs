@@ -38,7 +38,8 @@ fn bitmaps_are_measured_where_the_source_can_have_them() -> Result<()> {
         assert!(qcow2["bitmaps"].as_u64() > Some(0), "{qcow2}");
     }
     assert_eq!(measure(&bench, "--size 1G -O qbm")?.get("bitmaps"), None);
-    bench.img_refuses("measure --size 1G -O qbm -o preallocation=some")?;
+    let refused = bench.img_refuses("measure --size 1G -O qbm -o preallocation=some")?;
+    assert!(refused.stderr.contains("not 'some'"), "{refused}");
     Ok(())
 }
 

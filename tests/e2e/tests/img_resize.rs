@@ -61,7 +61,9 @@ fn preallocation_as_with_raw() -> Result<()> {
     let refused = bench.img_refuses("resize --preallocation=metadata -f qbm disk +1M")?;
     let words = "Unsupported preallocation mode: metadata";
     assert!(refused.stderr.contains(words), "{refused}");
-    bench.img_refuses("resize --preallocation=some -f qbm disk +1M")?;
+    let refused = bench.img_refuses("resize --preallocation=some -f qbm disk +1M")?;
+    let words = "Invalid preallocation mode 'some'";
+    assert!(refused.stderr.contains(words), "{refused}");
     assert_eq!(bench.info("disk")?["virtual-size"], before);
     // A resize that failed has cost nothing.
     let bits = bench.descriptor("disk")?.bitmap("b0")?;
@@ -74,8 +76,7 @@ fn preallocation_as_with_raw() -> Result<()> {
 fn what_is_refused_as_with_qcow2() -> Result<()> {
     let said = |format: &str| -> Result<Vec<String>> {
         let bench = Bench::new()?;
-        bench.img(["create", "-q", "-f", format, "disk", "4M"])?;
-        bench.img(["bitmap", "--add", "-f", format, "disk", "b0"])?;
+        bench.image_with_bitmap_as(format, "disk", "4M", "64k")?;
         let mut said = Vec::new();
         for args in [
             "disk 2M",

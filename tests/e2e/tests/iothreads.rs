@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A disk that is written in iothreads while the main loop changes its bitmaps.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::bitmaps::{self, transaction};
 use qbm_testkit::load::Load;
 use qbm_testkit::nbd::NbdClient;
 use qbm_testkit::oracle::judge;
 use qbm_testkit::qmp::Qmp;
-use qbm_testkit::{Bench, Guest, PATIENCE, StorageDaemon, backup};
+use qbm_testkit::{Bench, Guest, StorageDaemon, backup};
 use serde_json::{Value, json};
 
 const DISK_BYTES: u64 = 24 << 20;
@@ -45,6 +42,15 @@ fn begin(qmp: &mut Qmp) -> Result<()> {
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
     backup::full(qmp, "since", GRANULARITY_BYTES, "copy")?;
     backup::close_target(qmp, "copy")
+}
+
+/// The image is written all the time, `since` some requests.
+fn loaded(bench: &Bench, iothread: &Value, seed: u64) -> Result<(StorageDaemon, Load)> {
+    let (mut daemon, client) = exported(bench, iothread)?;
+    let load = Load::start(client, 16, seed);
+    load.wait_for(100)?;
+    begin(&mut daemon.qmp)?;
+    Ok((daemon, load))
 }
 
 /// All that can be done with bitmaps, `since` left alone but for being merged into others.
@@ -106,14 +112,11 @@ fn end(bench: &Bench, mut daemon: StorageDaemon, load: Load, kill: bool) -> Resu
 }
 
 fn in_an_iothread(kill: bool) -> Result<()> {
-    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("NBD export that can be drained in an iothread", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
-    let (mut daemon, client) = exported(&bench, &json!("io0"))?;
-    let load = Load::start(client, 16, 3);
-    load.wait_for(100)?;
-    begin(&mut daemon.qmp)?;
+    let (mut daemon, load) = loaded(&bench, &json!("io0"), 3)?;
     for _ in 0..5 {
         change_bitmaps(&mut daemon.qmp)?;
         load.wait_for_more(50)?;
@@ -141,14 +144,11 @@ fn move_to(qmp: &mut Qmp, iothread: &Value) -> Result<()> {
 
 /// The disk goes from thread to thread and back while it is written and its bitmaps change.
 fn moved(kill: bool) -> Result<()> {
-    if Bench::new()?.lacks("NBD export that can be drained in an iothread", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("NBD export that can be drained in an iothread", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
-    let (mut daemon, client) = exported(&bench, &Value::Null)?;
-    let load = Load::start(client, 16, 4);
-    load.wait_for(100)?;
-    begin(&mut daemon.qmp)?;
+    let (mut daemon, load) = loaded(&bench, &Value::Null, 4)?;
     for place in [json!("io0"), json!("io1"), Value::Null, json!("io1")] {
         move_to(&mut daemon.qmp, &place)?;
         load.wait_for_more(50)?;
@@ -196,39 +196,6 @@ fn an_idle_node_is_moved() -> Result<()> {
     Ok(())
 }
 
-/// Blocks that each of the guest's processors has written.
-fn written_count(guest: &mut Guest) -> Result<u64> {
-    let failed = guest.run("cat /failed 2>/dev/null || true")?;
-    ensure!(failed.is_empty(), "the guest could not write: {failed}");
-    let count = guest.run("cat /written.* 2>/dev/null | wc -c")?;
-    count.trim().parse().context(count)
-}
-
-fn wait_for_more(guest: &mut Guest, count: u64) -> Result<()> {
-    let goal = written_count(guest)? + count;
-    let deadline = Instant::now() + PATIENCE;
-    while written_count(guest)? < goal {
-        ensure!(Instant::now() < deadline, "the guest does not write");
-        sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Begins to write in the guest, on each of its three processors.
-fn start_writing(guest: &mut Guest) -> Result<()> {
-    for processor in 0..3 {
-        let write = format!(
-            "taskset -c {processor} dd if=/dev/urandom of=/dev/vda bs=4k count=1 \
-             conv=notrunc,fsync seek=$((RANDOM % 6144)) 2>/said.{processor}"
-        );
-        guest.run(&format!(
-            "(while :; do if {write}; then echo >>/written.{processor}; else \
-             cat /said.{processor} >>/failed; fi; done) >/dev/null 2>&1 &"
-        ))?;
-    }
-    wait_for_more(guest, 30)
-}
-
 /// A guest with a virtio disk whose queues are in threads of their own.
 fn booted(bench: &Bench) -> Result<Guest> {
     bench.img(&format!("create -q -f qbm disk.qbm {DISK_BYTES}"))?;
@@ -253,19 +220,19 @@ fn booted(bench: &Bench) -> Result<Guest> {
 /// Requests of one image begin and end in several threads at once.
 #[test]
 fn one_disk_in_several_iothreads() -> Result<()> {
-    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("iothread-vq-mapping", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
-    start_writing(&mut guest)?;
+    guest.start_writing("vda")?;
     begin(&mut guest.qmp)?;
     for _ in 0..3 {
         change_bitmaps(&mut guest.qmp)?;
-        wait_for_more(&mut guest, 10)?;
+        guest.wait_for_more_written(10)?;
     }
     take_over(&mut guest.qmp)?;
-    wait_for_more(&mut guest, 40)?;
+    guest.wait_for_more_written(40)?;
     guest.kill()?;
     require_complete(&bench)
 }
@@ -274,23 +241,23 @@ fn one_disk_in_several_iothreads() -> Result<()> {
 /// driver back to its threads.
 #[test]
 fn a_reset_with_several_iothreads() -> Result<()> {
-    if Bench::new()?.lacks("iothread-vq-mapping", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("iothread-vq-mapping", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     let mut guest = booted(&bench)?;
-    start_writing(&mut guest)?;
+    guest.start_writing("vda")?;
     begin(&mut guest.qmp)?;
-    wait_for_more(&mut guest, 20)?;
+    guest.wait_for_more_written(20)?;
     guest
         .qmp
         .execute("set-action", json!({ "reboot": "reset" }))?;
     guest.qmp.execute("system_reset", json!({}))?;
     guest.wait_for("ready")?;
     change_bitmaps(&mut guest.qmp)?;
-    start_writing(&mut guest)?;
+    guest.start_writing("vda")?;
     take_over(&mut guest.qmp)?;
-    wait_for_more(&mut guest, 20)?;
+    guest.wait_for_more_written(20)?;
     guest.kill()?;
     require_complete(&bench)
 }

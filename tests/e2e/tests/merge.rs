@@ -113,12 +113,19 @@ fn a_merge_that_fails_half_way_changes_nothing() -> Result<()> {
     daemon.qmp.execute("blockdev-add", small)?;
     let add = json!({ "node": "small", "name": "from" });
     daemon.qmp.execute("block-dirty-bitmap-add", add)?;
-    for second in [json!("nothing"), json!({ "node": "small", "name": "from" })] {
+    for (second, words) in [
+        (json!("nothing"), "'nothing' not found"),
+        (
+            json!({ "node": "small", "name": "from" }),
+            "different sizes",
+        ),
+    ] {
         let merge = json!({
             "node": "disk", "target": "into",
             "bitmaps": [{ "node": "other", "name": "from" }, second],
         });
-        daemon.qmp.refuses("block-dirty-bitmap-merge", merge)?;
+        let refusal = daemon.qmp.refuses("block-dirty-bitmap-merge", merge)?;
+        assert!(refusal.contains(words), "{refusal}");
         require_settled(&bench, &mut daemon.qmp, "into")?;
     }
     assert_eq!(kill_and_read(&bench, daemon, "into")?, Vec::<u64>::new());

@@ -5,6 +5,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use qbm_testkit::nbd::require_io_error;
 use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, Content, StorageDaemon, Writers, backup, jobs};
 use serde_json::{Value, json};
@@ -82,14 +83,7 @@ fn a_target_that_fails() -> Result<()> {
         let said = jobs::fails(&mut daemon.qmp)?;
         assert!(said.contains("No space left"), "{said}");
         writers.wait_for_more(60)?;
-        let content = if killed {
-            daemon.kill()?;
-            writers.join()?
-        } else {
-            let content = writers.stop()?;
-            daemon.quit()?;
-            content
-        };
+        let content = writers.end_with(daemon, killed)?;
         require_right(&bench, &content)?;
     }
     Ok(())
@@ -170,7 +164,7 @@ fn a_guest_that_is_told_of_an_error() -> Result<()> {
         .qmp
         .execute("blockdev-add", failing("disk", "disk", &rule))?;
     let mut guest = daemon.export()?;
-    assert!(guest.write(1 << 20, &[1; 4096]).is_err());
+    require_io_error(guest.write(1 << 20, &[1; 4096]))?;
     guest.write(2 << 20, &[1; 4096])?;
     daemon.quit()?;
     assert_eq!(

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bitmaps over NBD: as another program, libnbd's nbdinfo, reads them, and qemu-img.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::bitmaps::{dirty_over_nbd, on_disk, require_settled};
-use qbm_testkit::{Bench, Output, PATIENCE, Process, StorageDaemon};
+use qbm_testkit::{Bench, PATIENCE, Process, StorageDaemon, backup};
 use serde_json::{Value, json};
 
 const KIB: u64 = 1024;
@@ -61,6 +59,15 @@ fn require_exported(bench: &Bench, export: &str, socket: &str) -> Result<()> {
     Ok(())
 }
 
+/// Closed in order, the bitmaps as they were.
+fn require_stored(bench: &Bench) -> Result<()> {
+    let descriptor = bench.descriptor("disk.qbm")?;
+    ensure!(descriptor.session().is_none(), "still in use");
+    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
+    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
+    Ok(())
+}
+
 /// A daemon with the image, and its NBD server at `nbd`.
 fn serving(bench: &Bench) -> Result<StorageDaemon> {
     image(bench)?;
@@ -93,10 +100,7 @@ fn exported_by_qmp() -> Result<()> {
         daemon.unexport("bits")?;
     }
     daemon.quit()?;
-    let descriptor = bench.descriptor("disk.qbm")?;
-    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
-    Ok(())
+    require_stored(&bench)
 }
 
 /// An exported bitmap goes on recording, is nobody else's, and is right when it is given
@@ -113,10 +117,13 @@ fn an_exported_bitmap_is_busy_and_records() -> Result<()> {
         let refusal = daemon.qmp.refuses(&command, on_disk("b1"))?;
         assert!(refusal.contains("in use"), "{refusal}");
     }
+    bench.sparse("copy.raw", DISK_BYTES, &[])?;
+    backup::open_target(&mut daemon.qmp, "copy", "raw", "copy.raw")?;
     let job = json!({
-        "device": "disk", "target": "disk", "sync": "incremental", "bitmap": "b1",
+        "device": "disk", "target": "copy", "sync": "incremental", "bitmap": "b1",
     });
-    daemon.qmp.refuses("blockdev-backup", job)?;
+    let refusal = daemon.qmp.refuses("blockdev-backup", job)?;
+    assert!(refusal.contains("in use"), "{refusal}");
 
     bench.io_as("raw", &uri("bits", "nbd"), &["write 8M 4k"])?;
     let expected = [(MIB, 4 * KIB), (8 * MIB, 4 * KIB)];
@@ -144,11 +151,7 @@ fn an_exported_bitmap_is_stored_at_the_end() -> Result<()> {
     daemon.qmp.execute("block-export-add", bits)?;
     let complaints = daemon.quit()?;
     ensure!(complaints.is_empty(), "{complaints}");
-    let descriptor = bench.descriptor("disk.qbm")?;
-    ensure!(descriptor.session().is_none(), "still in use");
-    assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-    assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
-    Ok(())
+    require_stored(&bench)
 }
 
 #[test]
@@ -234,8 +237,7 @@ fn with_qemu_nbd(
     }
     work()?;
     // Its end in order.
-    let id = server.id().to_string();
-    Output::of(Command::new("kill").args(["-TERM", &id]))?.succeeded()?;
+    server.signal("TERM")?;
     server.wait_success()
 }
 
@@ -247,10 +249,7 @@ fn exported_by_qemu_nbd() -> Result<()> {
         let mut options = vec!["-B", "b0", "-B", "b1", "-B", "off"];
         options.extend(mode);
         with_qemu_nbd(&bench, &options, || require_exported(&bench, "bits", "nbd"))?;
-        let descriptor = bench.descriptor("disk.qbm")?;
-        ensure!(descriptor.session().is_none(), "still in use");
-        assert_eq!(descriptor.bitmap("b0")?.granules(), [0, 16]);
-        assert_eq!(descriptor.bitmap("b1")?.granules(), [256]);
+        require_stored(&bench)?;
     }
     Ok(())
 }

@@ -57,9 +57,7 @@ fn made_over_a_node(
     client.write(2 * MIB, &[7; 512])?;
     drop(client);
     // The node stays when the image goes.
-    let export = json!({ "id": "export" });
-    daemon.qmp.execute("block-export-del", export)?;
-    daemon.qmp.event("BLOCK_EXPORT_DELETED", |_| true)?;
+    daemon.unexport("export")?;
     daemon
         .qmp
         .execute("blockdev-del", json!({ "node-name": "disk" }))?;
@@ -194,12 +192,7 @@ fn a_node_that_is_not_the_data_image() -> Result<()> {
         ),
         (json!({ "data-file": null }), ["data-file", "BlockdevRef"]),
     ] {
-        let node = json!({
-            "driver": "qbm", "node-name": "disk",
-            "file": { "driver": "file", "filename": "disk.qbm" },
-            "data-file": options["data-file"],
-        });
-        let words = daemon.qmp.refuses("blockdev-add", node)?;
+        let words = daemon.refuses_image("disk.qbm", &options)?;
         for reason in reasons {
             ensure!(words.contains(reason), "{options}: {words}");
         }
@@ -220,13 +213,8 @@ fn a_backing_image_is_refused() -> Result<()> {
         json!("base"),
         json!({ "driver": "file", "filename": "base.raw" }),
     ] {
-        let mut node = json!({
-            "driver": "qbm", "node-name": "disk",
-            "file": { "driver": "file", "filename": "disk.qbm" },
-        });
-        node["backing"] = backing;
-        let words = daemon.qmp.refuses("blockdev-add", node)?;
-        ensure!(words.contains("backing"), "{words}");
+        let words = daemon.refuses_image("disk.qbm", &json!({ "backing": backing }))?;
+        ensure!(words.contains("'backing' is unexpected"), "{words}");
     }
     daemon.add_image("disk.qbm", &json!({}))?;
     daemon.quit().map(drop)
@@ -256,7 +244,7 @@ fn two_images_over_one_node() -> Result<()> {
             "type": "nbd", "id": node, "node-name": node, "name": node, "writable": true,
         });
         let words = daemon.qmp.refuses("block-export-add", export)?;
-        ensure!(words.contains("write"), "{node}: {words}");
+        ensure!(words.contains("permissions 'write'"), "{node}: {words}");
     }
     let delete = json!({ "node-name": "second" });
     daemon.qmp.execute("blockdev-del", delete)?;

@@ -27,11 +27,6 @@ fn require_closed(bench: &Bench, format: &str) -> Result<()> {
     Ok(())
 }
 
-fn signal(bench: &Bench, name: &str, process_id: u32) -> Result<()> {
-    let args = [&format!("-{name}"), process_id.to_string().as_str()].map(str::to_owned);
-    bench.host("kill", &args[..]).map(drop)
-}
-
 #[test]
 fn quit() -> Result<()> {
     for format in FORMATS {
@@ -46,8 +41,8 @@ fn quit() -> Result<()> {
 fn signals_that_end_it_in_order() -> Result<()> {
     for name in ["TERM", "INT", "HUP"] {
         for format in FORMATS {
-            let (bench, machine) = machine(format)?;
-            signal(&bench, name, machine.process_id())?;
+            let (bench, mut machine) = machine(format)?;
+            machine.signal(name)?;
             machine.wait()?;
             require_closed(&bench, format)?;
         }
@@ -72,8 +67,8 @@ fn killed() -> Result<()> {
 /// A signal that nobody handles is as a kill, with a core file at most.
 #[test]
 fn aborted() -> Result<()> {
-    let (bench, machine) = machine("qbm")?;
-    signal(&bench, "ABRT", machine.process_id())?;
+    let (bench, mut machine) = machine("qbm")?;
+    machine.signal("ABRT")?;
     let error = machine.wait().expect_err("it ended in order");
     assert!(format!("{error:#}").contains("signal: 6"), "{error:#}");
     assert_eq!(found(&bench, "qbm", "disk")?, [recording("b0", 1)]);

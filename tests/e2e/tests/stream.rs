@@ -171,12 +171,8 @@ fn a_backing_file_for_a_qbm_image_is_refused() -> Result<()> {
     bench.img("create -q -f raw base.raw 1M")?;
     let mut daemon = StorageDaemon::start(&bench)?;
     backup::open_target(&mut daemon.qmp, "base", "raw", "base.raw")?;
-    let node = json!({
-        "driver": "qbm", "node-name": "disk", "backing": "base",
-        "file": { "driver": "file", "filename": "disk.qbm" },
-    });
-    let said = daemon.qmp.refuses("blockdev-add", node)?;
-    assert!(said.contains("backing"), "{said}");
+    let said = daemon.refuses_image("disk.qbm", &json!({ "backing": "base" }))?;
+    assert!(said.contains("'backing' is unexpected"), "{said}");
     daemon.add_image("disk.qbm", &json!({}))?;
     let take = json!({ "node": "base", "overlay": "disk" });
     let said = daemon.qmp.refuses("blockdev-snapshot", take)?;

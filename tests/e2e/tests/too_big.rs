@@ -36,11 +36,13 @@ fn a_bitmap_that_is_too_big_can_be_removed() -> Result<()> {
     assert_eq!(list[0]["inconsistent"], true, "{list:?}");
     for verb in ["clear", "enable", "disable"] {
         let command = format!("block-dirty-bitmap-{verb}");
-        daemon.qmp.refuses(&command, on_disk("large"))?;
+        let refusal = daemon.qmp.refuses(&command, on_disk("large"))?;
+        assert!(refusal.contains("'large' is inconsistent"), "{refusal}");
     }
     let mut add = on_disk("large");
     add["persistent"] = json!(true);
-    daemon.qmp.refuses("block-dirty-bitmap-add", add.clone())?;
+    let refusal = daemon.qmp.refuses("block-dirty-bitmap-add", add)?;
+    assert!(refusal.contains("already exists: large"), "{refusal}");
     // Other bitmaps come and go beside it.
     bitmaps::add(&mut daemon.qmp, "daily", 65536)?;
     daemon.export()?.write(1 << 30, &[1; 100])?;

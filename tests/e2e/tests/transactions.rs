@@ -29,6 +29,7 @@ fn three_bitmaps(bench: &Bench) -> Result<StorageDaemon> {
     Ok(daemon)
 }
 
+const ABORTED: &str = "aborted using Abort action";
 const BITMAPS: [(&str, &[u64]); 3] = [("b0", &[0]), ("b1", &[0, 256]), ("off", &[16])];
 
 fn require_as_before(bench: &Bench, daemon: &mut StorageDaemon, before: &[Value]) -> Result<()> {
@@ -97,16 +98,14 @@ fn lists() -> Vec<Vec<Value>> {
     ]
 }
 
-/// What fails while it is prepared: at once, and after some work.
-fn failing() -> Vec<Value> {
-    vec![
-        action("abort", json!({})),
-        bitmap_action("clear", "nothing"),
-        adding("b1"),
-        action(
-            "blockdev-backup",
-            json!({ "device": "disk", "target": "disk", "sync": "full" }),
-        ),
+/// What fails while it is prepared, at once and after some work, and QEMU's words for it.
+fn failing() -> [(Value, &'static str); 4] {
+    let copy = json!({ "device": "disk", "target": "disk", "sync": "full" });
+    [
+        (action("abort", json!({})), ABORTED),
+        (bitmap_action("clear", "nothing"), "'nothing' not found"),
+        (adding("b1"), "already exists: b1"),
+        (action("blockdev-backup", copy), "cannot be the same"),
     ]
 }
 
@@ -117,10 +116,11 @@ fn an_abort_after_each_action_leaves_all_as_before() -> Result<()> {
     let before = bitmaps::list(&mut daemon.qmp, "disk")?;
     for (number, list) in lists().iter().enumerate() {
         for count in 0..=list.len() {
-            for failure in failing() {
+            for (failure, words) in failing() {
                 let mut actions = list[..count].to_vec();
                 actions.push(failure.clone());
-                transaction_fails(&mut daemon.qmp, &actions)?;
+                let said = transaction_fails(&mut daemon.qmp, &actions)?;
+                ensure!(said.contains(words), "{actions:?}: {said}");
                 require_as_before(&bench, &mut daemon, &before)
                     .with_context(|| format!("list {number}, {count} actions, then {failure}"))?;
             }
@@ -143,7 +143,8 @@ fn a_kill_after_an_abort_loses_nothing() -> Result<()> {
             let mut daemon = three_bitmaps(&bench)?;
             let mut actions = list[..count].to_vec();
             actions.push(action("abort", json!({})));
-            transaction_fails(&mut daemon.qmp, &actions)?;
+            let said = transaction_fails(&mut daemon.qmp, &actions)?;
+            ensure!(said.contains(ABORTED), "{actions:?}: {said}");
             daemon.kill()?;
             StorageDaemon::with_image(&bench, "disk.qbm")?.quit()?;
             for (name, granules) in BITMAPS {
@@ -241,7 +242,8 @@ fn an_aborted_transaction_under_load_forgets_no_write() -> Result<()> {
             adding("x1"),
             action("abort", json!({})),
         ];
-        transaction_fails(&mut daemon.qmp, &actions)?;
+        let said = transaction_fails(&mut daemon.qmp, &actions)?;
+        ensure!(said.contains(ABORTED), "{said}");
     }
     load.stop()?;
     daemon.quit()?;

@@ -6,6 +6,7 @@
 //! same transaction.
 
 use anyhow::{Result, ensure};
+use qbm_testkit::bitmaps::{self, bitmap_action, transaction};
 use qbm_testkit::load::Load;
 use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, StorageDaemon, backup};
@@ -27,15 +28,25 @@ fn loaded(bench: &Bench, seed: u64) -> Result<(StorageDaemon, Load)> {
 /// Runs `action` and begins a full backup to `copy.raw` at the same instant. More was written when it is done.
 fn from_here_on(daemon: &mut StorageDaemon, load: &Load, action: Value) -> Result<()> {
     let actions = [action, backup::full_backup_action("copy")];
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": actions }))?;
+    transaction(&mut daemon.qmp, &actions)?;
     backup::wait(&mut daemon.qmp)?;
     load.wait_for_more(100)
 }
 
-fn on_bitmap(kind: &str, name: &str) -> Value {
-    json!({ "type": kind, "data": { "node": "disk", "name": name } })
+/// As [`loaded`], with a bitmap `b0` since some requests.
+fn loaded_with_b0(bench: &Bench, seed: u64, disabled: bool) -> Result<(StorageDaemon, Load)> {
+    let (mut daemon, load) = loaded(bench, seed)?;
+    let mut add = backup::add_action("b0", 4096);
+    add["data"]["disabled"] = json!(disabled);
+    transaction(&mut daemon.qmp, &[add])?;
+    load.wait_for_more(200)?;
+    Ok((daemon, load))
+}
+
+/// Kills the daemon in the midst of it.
+fn kill(daemon: StorageDaemon, load: Load) -> Result<()> {
+    daemon.kill()?;
+    load.join().map(drop)
 }
 
 /// Holds a bitmap, first as its file is and then as QEMU loads it, against all that
@@ -69,47 +80,25 @@ fn a_bitmap_added_under_load_misses_nothing() -> Result<()> {
     let bench = Bench::new()?;
     let (mut daemon, load) = loaded(&bench, 1)?;
     from_here_on(&mut daemon, &load, backup::add_action("b0", 4096))?;
-    daemon.kill()?;
-    load.join()?;
+    kill(daemon, load)?;
     require_complete(&bench, "b0")
 }
 
 #[test]
 fn a_bitmap_cleared_under_load_misses_nothing() -> Result<()> {
     let bench = Bench::new()?;
-    let (mut daemon, load) = loaded(&bench, 2)?;
-    let add = backup::add_action("b0", 4096);
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": [add] }))?;
-    load.wait_for(300)?;
-    from_here_on(
-        &mut daemon,
-        &load,
-        on_bitmap("block-dirty-bitmap-clear", "b0"),
-    )?;
-    daemon.kill()?;
-    load.join()?;
+    let (mut daemon, load) = loaded_with_b0(&bench, 2, false)?;
+    from_here_on(&mut daemon, &load, bitmap_action("clear", "b0"))?;
+    kill(daemon, load)?;
     require_complete(&bench, "b0")
 }
 
 #[test]
 fn a_bitmap_enabled_under_load_misses_nothing() -> Result<()> {
     let bench = Bench::new()?;
-    let (mut daemon, load) = loaded(&bench, 3)?;
-    let mut add = backup::add_action("b0", 4096);
-    add["data"]["disabled"] = json!(true);
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": [add] }))?;
-    load.wait_for(300)?;
-    from_here_on(
-        &mut daemon,
-        &load,
-        on_bitmap("block-dirty-bitmap-enable", "b0"),
-    )?;
-    daemon.kill()?;
-    load.join()?;
+    let (mut daemon, load) = loaded_with_b0(&bench, 3, true)?;
+    from_here_on(&mut daemon, &load, bitmap_action("enable", "b0"))?;
+    kill(daemon, load)?;
     require_complete(&bench, "b0")
 }
 
@@ -121,9 +110,7 @@ fn a_merge_is_on_disk_at_once() -> Result<()> {
     from_here_on(&mut daemon, &load, backup::add_action("from", 4096))?;
     let mut add = backup::add_action("into", 65536);
     add["data"]["disabled"] = json!(true);
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": [add] }))?;
+    transaction(&mut daemon.qmp, &[add])?;
     load.wait_for(500)?;
     load.stop()?;
     let merge = json!({ "node": "disk", "target": "into", "bitmaps": ["from"] });
@@ -135,18 +122,11 @@ fn a_merge_is_on_disk_at_once() -> Result<()> {
 #[test]
 fn a_bitmap_disabled_under_load_stays_as_it_was() -> Result<()> {
     let bench = Bench::new()?;
-    let (mut daemon, load) = loaded(&bench, 5)?;
-    let add = backup::add_action("b0", 4096);
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": [add] }))?;
-    load.wait_for(300)?;
-    let disable = json!({ "node": "disk", "name": "b0" });
-    daemon.qmp.execute("block-dirty-bitmap-disable", disable)?;
+    let (mut daemon, load) = loaded_with_b0(&bench, 5, false)?;
+    bitmaps::run(&mut daemon.qmp, "disable", "b0")?;
     let before = backup::query_bitmap(&mut daemon.qmp, "b0")?;
-    load.wait_for(600)?;
-    daemon.kill()?;
-    load.join()?;
+    load.wait_for_more(300)?;
+    kill(daemon, load)?;
 
     let mut daemon = StorageDaemon::with_image(&bench, "disk.qbm")?;
     let after = backup::query_bitmap(&mut daemon.qmp, "b0")?;
@@ -160,17 +140,10 @@ fn a_bitmap_disabled_under_load_stays_as_it_was() -> Result<()> {
 #[test]
 fn a_bitmap_removed_under_load_is_gone() -> Result<()> {
     let bench = Bench::new()?;
-    let (mut daemon, load) = loaded(&bench, 6)?;
-    let add = backup::add_action("b0", 4096);
-    daemon
-        .qmp
-        .execute("transaction", json!({ "actions": [add] }))?;
-    load.wait_for(300)?;
-    let remove = json!({ "node": "disk", "name": "b0" });
-    daemon.qmp.execute("block-dirty-bitmap-remove", remove)?;
-    load.wait_for(500)?;
-    daemon.kill()?;
-    load.join()?;
+    let (mut daemon, load) = loaded_with_b0(&bench, 6, false)?;
+    bitmaps::run(&mut daemon.qmp, "remove", "b0")?;
+    load.wait_for_more(200)?;
+    kill(daemon, load)?;
 
     assert!(bench.descriptor("disk.qbm")?.bitmap_names().is_empty());
     assert!(!bench.path("disk.qbm.b0.bitmap").exists());

@@ -150,18 +150,32 @@ impl Bench {
     /// # Errors
     /// When qemu-img fails.
     pub fn image_with_bitmap(&self, name: &str, size: &str, granularity: &str) -> Result<()> {
-        self.img(["create", "-q", "-f", "qbm", name, size])?;
-        self.img([
+        self.image_with_bitmap_as("qbm", name, size, granularity)
+    }
+
+    /// Makes an image of the format given with one bitmap, `b0`.
+    ///
+    /// # Errors
+    /// As [`Bench::image_with_bitmap`].
+    pub fn image_with_bitmap_as(
+        &self,
+        format: &str,
+        name: &str,
+        size: &str,
+        granularity: &str,
+    ) -> Result<()> {
+        self.img(["create", "-q", "-f", format, name, size])?;
+        let add = [
             "bitmap",
             "--add",
             "-g",
             granularity,
             "-f",
-            "qbm",
+            format,
             name,
             "b0",
-        ])?;
-        Ok(())
+        ];
+        self.img(add).map(drop)
     }
 
     /// `qemu-io` commands on a qbm image, which must succeed.

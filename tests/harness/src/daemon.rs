@@ -80,6 +80,14 @@ impl StorageDaemon {
             .map(drop)
     }
 
+    /// As [`StorageDaemon::add_image`], which must be refused; gives QEMU's words.
+    ///
+    /// # Errors
+    /// When the image opens.
+    pub fn refuses_image(&mut self, file: &str, options: &Value) -> Result<String> {
+        self.qmp.refuses("blockdev-add", image_node(file, options))
+    }
+
     /// Where [`StorageDaemon::export`] has the daemon listen.
     #[must_use]
     pub fn nbd_socket(&self) -> &Path {

@@ -20,6 +20,7 @@ mod environment;
 pub mod faults;
 mod fuse_mount;
 mod guest;
+mod guest_writing;
 pub mod hot_switch;
 pub mod image_server;
 pub mod jobs;

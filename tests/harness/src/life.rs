@@ -57,9 +57,7 @@ pub fn inconsistent(name: &str) -> Found {
 /// # Errors
 /// When qemu-img fails.
 pub fn image(bench: &Bench, format: &str, file: &str) -> Result<()> {
-    bench.img(["create", "-q", "-f", format, file, "64M"])?;
-    bench.img(["bitmap", "--add", "-g", "64k", "-f", format, file, "b0"])?;
-    Ok(())
+    bench.image_with_bitmap_as(format, file, "64M", &GRANULE.to_string())
 }
 
 /// The option that opens the image as node `disk`.

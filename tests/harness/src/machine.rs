@@ -48,12 +48,6 @@ impl Machine {
         Ok(Self { qmp, process })
     }
 
-    /// QEMU's process id.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// What QEMU wrote to its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
@@ -66,6 +60,14 @@ impl Machine {
     /// When it fails or does not end.
     pub fn wait(mut self) -> Result<String> {
         self.process.wait_success()
+    }
+
+    /// Sends QEMU a signal.
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        self.process.signal(name)
     }
 
     /// Kills QEMU with SIGKILL.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::Output;
+
 /// How long anything may take before it counts as stuck.  Far above what it takes on
 /// a busy machine: no test's result depends on speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,6 +73,17 @@ impl Process {
             );
         }
         Ok(())
+    }
+
+    /// Sends it a signal, named as `kill` names it: `TERM`, `STOP`.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        self.require_running()?;
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{name}")).arg(self.id().to_string());
+        Output::of(&mut kill)?.succeeded().map(drop)
     }
 
     /// Kills it with SIGKILL and waits until it is gone.

@@ -286,20 +286,24 @@ fn a_bitmap_cannot_be_added_with_a_bad_name_or_granularity() -> Result<()> {
     let bench = image()?;
     let before = qbm_testkit::Snapshot::of(bench.directory())?;
     let long = "n".repeat(1024);
-    for args in [
-        ["bitmap", "--add", "-f", "qbm", "disk.qbm", &long, ""],
-        ["bitmap", "--add", "-f", "qbm", "disk.qbm", "b0", ""],
-        ["bitmap", "--add", "-f", "qbm", "-g3000", "disk.qbm", "b2"],
-        ["bitmap", "--add", "-f", "qbm", "-g256", "disk.qbm", "b2"],
-        ["bitmap", "--add", "-f", "qbm", "-g4G", "disk.qbm", "b2"],
+    for (granularity, name, words) in [
+        ("64k", long.as_str(), "1024 bytes, at most 1023"),
+        ("64k", "b0", "already exists: b0"),
+        ("3000", "b2", "power of 2 and at least 512"),
+        ("256", "b2", "power of 2 and at least 512"),
+        ("4G", "b2", "power of 2 and at least 512"),
     ] {
-        let args: Vec<String> = args
-            .iter()
-            .filter(|arg| !arg.is_empty())
-            .map(|&arg| arg.to_owned())
-            .collect();
-        let refusal = bench.img_refuses(args.as_slice())?;
-        super::require_one_line(refusal, &[])?;
+        let refusal = bench.img_refuses([
+            "bitmap",
+            "--add",
+            "-g",
+            granularity,
+            "-f",
+            "qbm",
+            "disk.qbm",
+            name,
+        ])?;
+        super::require_one_line(refusal, &[words])?;
     }
     // The descriptor is opened for writing each time, and closed as it was.
     let before = before

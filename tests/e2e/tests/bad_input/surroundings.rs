@@ -117,7 +117,7 @@ fn two_writers() -> Result<()> {
     for args in ["-f qbm -c quit disk.qbm", "-r -f qbm -c quit disk.qbm"] {
         let refusal = bench.run("qemu-io", args)?.refused()?;
         assert!(refusal.stderr.contains("disk.qbm"), "{refusal}");
-        assert!(refusal.stderr.contains("lock"), "{refusal}");
+        assert!(refusal.stderr.contains(r#""write" lock"#), "{refusal}");
     }
     // Who shares sees that it is in use, and changes nothing.
     let info = bench.img("info -U --output=json disk.qbm")?;

@@ -34,8 +34,7 @@ fn snapshot(bench: &Bench, daemon: &mut StorageDaemon, node: &str, overlay: &str
 /// A base with a bitmap, as node `disk`, exported.
 fn with_base(bench: &Bench, format: &str) -> Result<StorageDaemon> {
     let size = DISK_BYTES.to_string();
-    bench.img(["create", "-q", "-f", format, "base", &size])?;
-    bench.img(["bitmap", "--add", "-f", format, "base", "b0"])?;
+    bench.image_with_bitmap_as(format, "base", &size, "64k")?;
     let mut daemon = StorageDaemon::start(bench)?;
     let node = json!({
         "driver": format, "node-name": "disk", "discard": "unmap",
@@ -235,8 +234,7 @@ fn a_base_that_grows() -> Result<()> {
 fn by_qemu_img() -> Result<()> {
     for format in ["qbm", "qcow2"] {
         let bench = Bench::new()?;
-        bench.img(["create", "-q", "-f", format, "base", "6M"])?;
-        bench.img(["bitmap", "--add", "-f", format, "base", "b0"])?;
+        bench.image_with_bitmap_as(format, "base", "6M", "64k")?;
         bench.img(["bitmap", "--add", "--disable", "-f", format, "base", "off"])?;
         bench.io_as(format, "base", &["write -P 1 0 64k"])?;
         bench.img(["bitmap", "--clear", "-f", format, "base", "b0"])?;

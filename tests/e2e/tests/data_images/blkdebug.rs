@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that fail, below the image and above it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use qbm_testkit::faults::failing;
-use qbm_testkit::nbd::NbdClient;
+use qbm_testkit::nbd::{NbdClient, require_io_error};
 use qbm_testkit::{Bench, StorageDaemon, backup, bitmaps};
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ fn a_write_below_fails() -> Result<()> {
     for kill in [false, true] {
         let bench = Bench::new()?;
         let (mut daemon, mut client) = over_failing(&bench, "write")?;
-        ensure!(client.write(MIB, &[1; 512]).is_err(), "it succeeded");
+        require_io_error(client.write(MIB, &[1; 512]))?;
         let count = backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
         assert_eq!(count, 64 * KIB);
         bitmaps::require_covered(&bench, "b0", &[16])?;
@@ -83,7 +83,7 @@ fn zeroes_and_trims_below_fail() -> Result<()> {
         } else {
             client.write_zeroes(MIB, 64 * 1024)
         };
-        ensure!(result.is_err(), "{iotype}: it succeeded");
+        require_io_error(result).context(iotype)?;
         let count = backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
         assert_eq!(count, 64 * KIB, "{iotype}");
         ends_with(&bench, daemon, true, &[16])?;
@@ -98,7 +98,7 @@ fn a_flush_below_fails() -> Result<()> {
         let bench = Bench::new()?;
         let (mut daemon, mut client) = over_failing(&bench, "flush")?;
         client.write(MIB, &[1; 512])?;
-        ensure!(client.flush().is_err(), "it succeeded");
+        require_io_error(client.flush())?;
         bitmaps::require_covered(&bench, "b0", &[16])?;
         client.write(2 * MIB, &[1; 512])?;
         let count = backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
@@ -131,7 +131,7 @@ fn a_write_above_fails() -> Result<()> {
     for kill in [false, true] {
         let bench = Bench::new()?;
         let (daemon, mut client) = below_failing(&bench, "write")?;
-        ensure!(client.write(MIB, &[1; 512]).is_err(), "it succeeded");
+        require_io_error(client.write(MIB, &[1; 512]))?;
         client.write_zeroes(2 * MIB, 64 * 1024)?;
         ends_with(&bench, daemon, kill, &[32])?;
     }
@@ -144,7 +144,7 @@ fn a_flush_above_fails() -> Result<()> {
         let bench = Bench::new()?;
         let (daemon, mut client) = below_failing(&bench, "flush")?;
         client.write(MIB, &[1; 512])?;
-        ensure!(client.flush().is_err(), "it succeeded");
+        require_io_error(client.flush())?;
         ends_with(&bench, daemon, kill, &[16])?;
     }
     Ok(())

@@ -52,11 +52,7 @@ fn luks_image_without_its_key() -> Result<()> {
     let image = luks(&bench)?;
     with_one_granule(&bench, &image)?;
     let mut daemon = StorageDaemon::start(&bench)?;
-    let node = json!({
-        "driver": "qbm", "node-name": "disk",
-        "file": { "driver": "file", "filename": "disk.qbm" },
-    });
-    let refusal = daemon.qmp.refuses("blockdev-add", node)?;
+    let refusal = daemon.refuses_image("disk.qbm", &json!({}))?;
     ensure!(
         refusal.contains("disk.luks") && refusal.contains("key-secret"),
         "{refusal}"

@@ -83,11 +83,7 @@ fn only_where_the_user_says_so() -> Result<()> {
     let bench = Bench::new()?;
     let (server, _image) = served(&bench, Server::QemuNbd)?;
     let mut daemon = StorageDaemon::start(&bench)?;
-    let node = json!({
-        "driver": "qbm", "node-name": "disk",
-        "file": { "driver": "file", "filename": "disk.qbm" },
-    });
-    let refusal = daemon.qmp.refuses("blockdev-add", node)?;
+    let refusal = daemon.refuses_image("disk.qbm", &json!({}))?;
     ensure!(
         refusal.contains(&server.uri()) && refusal.contains("data-file"),
         "{refusal}"

@@ -4,9 +4,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use qbm_testkit::image_server::{ImageServer, Server};
 use qbm_testkit::load::Load;
+use qbm_testkit::nbd::require_io_error;
 use qbm_testkit::{Bench, PATIENCE, StorageDaemon, backup, bitmaps};
 use serde_json::json;
 
@@ -92,7 +93,7 @@ fn a_write_that_fails_while_the_server_is_away() -> Result<()> {
             "zeroes" => client.write_zeroes(offset, 512),
             _ => client.trim(offset, 4096),
         };
-        ensure!(result.is_err(), "{verb}: nobody is there to do it");
+        require_io_error(result).context(verb)?;
     }
     let marked = [0, 16, 32, 48];
     assert_eq!(
@@ -126,7 +127,7 @@ fn closed_while_the_server_is_away() -> Result<()> {
         let mut client = daemon.export()?;
         client.write(0, &[1; 512])?;
         server.kill()?;
-        ensure!(client.write(MIB, &[2; 512]).is_err(), "nobody is there");
+        require_io_error(client.write(MIB, &[2; 512]))?;
         drop(client);
         if kill {
             daemon.kill()?;

@@ -7,10 +7,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use qbm_testkit::oracle::judge;
 use qbm_testkit::{Bench, FuseMount, PATIENCE, Random, StorageDaemon};
 
-use crate::require_recovered;
+use crate::{require_recovered, verdict};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -69,12 +68,7 @@ fn a_file_system_is_made_in_it() -> Result<()> {
     drop(file);
     daemon.quit()?;
     bench.host("e2fsck", "-fn disk.qbm.raw")?;
-    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
-    let verdict = judge(
-        &bench.path("before.raw"),
-        &bench.path("disk.qbm.raw"),
-        &bitmap,
-    )?;
+    let verdict = verdict(&bench)?;
     ensure!(verdict.changed_count > 3, "{verdict:?}");
     verdict.require_complete()
 }

@@ -2,11 +2,8 @@
 //! The disk of a guest in another process, which reads and writes it through shared
 //! memory.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use qbm_testkit::{Bench, Guest, PATIENCE, StorageDaemon, backup};
+use anyhow::{Result, ensure};
+use qbm_testkit::{Bench, Guest, StorageDaemon, backup};
 use serde_json::json;
 
 use crate::require_recovered;
@@ -63,23 +60,8 @@ fn killed_under_a_guest() -> Result<()> {
     let bench = Bench::new()?;
     bench.sparse("before.raw", DISK_BYTES, &[])?;
     let (daemon, mut guest) = booted(&bench, 2)?;
-    for writer in 0..2 {
-        let write = "dd if=/dev/urandom of=/dev/vda bs=4k count=1 conv=notrunc,fsync \
-                     seek=$((RANDOM % 6144))";
-        guest.run(&format!(
-            "(while {write}; do echo >>/written.{writer}; done) >/dev/null 2>&1 &"
-        ))?;
-    }
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let count = guest.run("cat /written.* 2>/dev/null | wc -c")?;
-        let count: u64 = count.trim().parse().context(count)?;
-        if count >= 60 {
-            break;
-        }
-        ensure!(Instant::now() < deadline, "the guest does not write");
-        sleep(Duration::from_millis(20));
-    }
+    guest.start_writing("vda")?;
+    guest.wait_for_more_written(40)?;
     daemon.kill()?;
     guest.kill()?;
 

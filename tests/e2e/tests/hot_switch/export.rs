@@ -87,10 +87,10 @@ fn an_export() -> Result<()> {
 
 #[test]
 fn an_export_in_an_iothread() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-add over a node in an iothread", (9, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-add over a node in an iothread", (9, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     bench.sparse("disk.raw", DISK_BYTES, &[])?;
     switched(&bench, disk_raw(), true)
 }

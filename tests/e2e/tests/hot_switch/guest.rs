@@ -1,101 +1,72 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Under a guest's device, with `qom-set`.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use qbm_testkit::bitmaps::{self, action, transaction};
 use qbm_testkit::oracle::judge;
-use qbm_testkit::{Args, Bench, Guest, PATIENCE, StorageDaemon, backup, hot_switch};
+use qbm_testkit::{Args, Bench, Guest, StorageDaemon, backup, hot_switch};
 use serde_json::json;
 
 const DISK_BYTES: u64 = 24 << 20;
 
-/// A guest that writes blocks here and there of its disk, each on the disk before the
-/// next, and counts them.
-struct Writing {
-    guest: Guest,
+/// A guest that writes all the time to a raw disk, node `old`.
+fn writing(bench: &Bench, device: &str, name: &str) -> Result<Guest> {
+    bench.sparse("disk.raw", DISK_BYTES, &[])?;
+    bench.sparse("copy.raw", DISK_BYTES, &[])?;
+    let node = "-blockdev driver=file,node-name=old-file,filename=disk.raw \
+                -blockdev driver=raw,node-name=old,file=old-file";
+    let mut args = node.list();
+    args.extend(device.list());
+    let mut guest = Guest::boot(bench, args.as_slice())?;
+    guest.start_writing(name)?;
+    Ok(guest)
 }
 
-impl Writing {
-    /// Boots with a raw disk, node `old`, and begins.
-    fn start(bench: &Bench, device: &str, name: &str) -> Result<Self> {
-        bench.sparse("disk.raw", DISK_BYTES, &[])?;
-        bench.sparse("copy.raw", DISK_BYTES, &[])?;
-        let node = "-blockdev driver=file,node-name=old-file,filename=disk.raw \
-                    -blockdev driver=raw,node-name=old,file=old-file";
-        let mut args = node.list();
-        args.extend(device.list());
-        let mut guest = Guest::boot(bench, args.as_slice())?;
-        let write = format!(
-            "dd if=/dev/urandom of=/dev/{name} bs=4k count=1 conv=notrunc,fsync 2>/said \
-             seek=$((RANDOM % 6144))"
-        );
-        guest.run(&format!(
-            "(while :; do if {write}; then echo >>/written; else cat /said \
-             >>/failed; fi; done) >/dev/null 2>&1 &"
-        ))?;
-        let mut writing = Self { guest };
-        writing.more(20)?;
-        Ok(writing)
+/// A virtio disk `disk0`, and the iothread that it is in, if QEMU opens images there.
+fn virtio_blk_device(bench: &Bench) -> Result<(&'static str, Option<&'static str>)> {
+    if bench.lacks("blockdev-add over a node in an iothread", (9, 0))? {
+        return Ok(("-device virtio-blk-pci,id=disk0,drive=old", None));
     }
+    let device = "-object iothread,id=io0 -device virtio-blk-pci,id=disk0,drive=old,iothread=io0";
+    Ok((device, Some("io0")))
+}
 
-    fn count(&mut self) -> Result<u64> {
-        let failed = self.guest.run("cat /failed 2>/dev/null || true")?;
-        ensure!(failed.is_empty(), "the guest could not write: {failed}");
-        let count = self.guest.run("wc -c 2>/dev/null </written || echo 0")?;
-        count.trim().parse().context(count)
-    }
+/// Kills QEMU while the guest writes, and holds `b0` against what changed since `copy.raw`.
+fn end(guest: Guest, bench: &Bench) -> Result<()> {
+    guest.kill()?;
+    let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
+    let verdict = judge(&bench.path("copy.raw"), &bench.path("disk.raw"), &bitmap)?;
+    ensure!(verdict.changed_count > 10, "nothing changed: {verdict:?}");
+    verdict.require_complete()?;
 
-    /// Waits until `count` more blocks are written.
-    fn more(&mut self, count: u64) -> Result<()> {
-        let goal = self.count()? + count;
-        let deadline = Instant::now() + PATIENCE;
-        while self.count()? < goal {
-            ensure!(Instant::now() < deadline, "the guest does not write");
-            sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Kills QEMU in the middle of it, and holds `b0` against what changed since `copy.raw`.
-    fn end(self, bench: &Bench) -> Result<()> {
-        self.guest.kill()?;
-        let bitmap = bench.descriptor("disk.qbm")?.bitmap("b0")?;
-        let verdict = judge(&bench.path("copy.raw"), &bench.path("disk.raw"), &bitmap)?;
-        ensure!(verdict.changed_count > 10, "nothing changed: {verdict:?}");
-        verdict.require_complete()?;
-
-        let mut daemon = StorageDaemon::with_image(bench, "disk.qbm")?;
-        backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
-        backup::open_target(&mut daemon.qmp, "copy", "raw", "copy.raw")?;
-        backup::incremental(&mut daemon.qmp, "b0", "copy")?;
-        daemon.quit()?;
-        bench
-            .img("compare -f raw -F raw disk.raw copy.raw")
-            .map(drop)
-    }
+    let mut daemon = StorageDaemon::with_image(bench, "disk.qbm")?;
+    backup::require_good_bitmap(&mut daemon.qmp, "b0")?;
+    backup::open_target(&mut daemon.qmp, "copy", "raw", "copy.raw")?;
+    backup::incremental(&mut daemon.qmp, "b0", "copy")?;
+    daemon.quit()?;
+    bench
+        .img("compare -f raw -F raw disk.raw copy.raw")
+        .map(drop)
 }
 
 /// Switches, adds a bitmap with a full backup, writes on, and is killed.
 fn switched(device: &str, name: &str, iothread: Option<&str>) -> Result<()> {
     let bench = Bench::new()?;
-    let mut writing = Writing::start(&bench, device, name)?;
-    let qmp = &mut writing.guest.qmp;
+    let mut guest = writing(&bench, device, name)?;
+    let qmp = &mut guest.qmp;
     hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, iothread)?;
-    writing.more(20)?;
-    let qmp = &mut writing.guest.qmp;
+    guest.wait_for_more_written(20)?;
+    let qmp = &mut guest.qmp;
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
     backup::full(qmp, "b0", 4096, "copy")?;
     backup::close_target(qmp, "copy")?;
-    writing.more(50)?;
-    let qmp = &mut writing.guest.qmp;
+    guest.wait_for_more_written(50)?;
+    let qmp = &mut guest.qmp;
     ensure!(
         backup::require_good_bitmap(qmp, "b0")? > 0,
         "nothing marked"
     );
-    writing.end(&bench)
+    end(guest, &bench)
 }
 
 #[test]
@@ -154,13 +125,10 @@ fn virtio_scsi_in_an_iothread() -> Result<()> {
 /// What was recorded before the switch, in memory, goes over: no full backup is needed.
 #[test]
 fn a_bitmap_of_the_old_node_is_taken_over() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-add over a node in an iothread", (9, 0))? {
-        return Ok(());
-    }
     let bench = Bench::new()?;
-    let device = "-object iothread,id=io0 -device virtio-blk-pci,id=disk0,drive=old,iothread=io0";
-    let mut writing = Writing::start(&bench, device, "vda")?;
-    let qmp = &mut writing.guest.qmp;
+    let (device, iothread) = virtio_blk_device(&bench)?;
+    let mut guest = writing(&bench, device, "vda")?;
+    let qmp = &mut guest.qmp;
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
     let begin = [
         action(
@@ -175,12 +143,12 @@ fn a_bitmap_of_the_old_node_is_taken_over() -> Result<()> {
     transaction(qmp, &begin)?;
     backup::wait(qmp)?;
     backup::close_target(qmp, "copy")?;
-    writing.more(20)?;
+    guest.wait_for_more_written(20)?;
 
-    let qmp = &mut writing.guest.qmp;
-    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, Some("io0"))?;
-    writing.more(20)?;
-    let qmp = &mut writing.guest.qmp;
+    let qmp = &mut guest.qmp;
+    hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, iothread)?;
+    guest.wait_for_more_written(20)?;
+    let qmp = &mut guest.qmp;
     let take_over = [
         backup::add_action("b0", 4096),
         action(
@@ -196,8 +164,8 @@ fn a_bitmap_of_the_old_node_is_taken_over() -> Result<()> {
         ),
     ];
     transaction(qmp, &take_over)?;
-    writing.more(20)?;
-    writing.end(&bench)
+    guest.wait_for_more_written(20)?;
+    end(guest, &bench)
 }
 
 /// After a shutdown in order the disk is started from its descriptor.
@@ -205,13 +173,13 @@ fn a_bitmap_of_the_old_node_is_taken_over() -> Result<()> {
 fn the_next_start_is_from_the_descriptor() -> Result<()> {
     let bench = Bench::new()?;
     let device = "-device virtio-blk-pci,id=disk0,drive=old";
-    let mut writing = Writing::start(&bench, device, "vda")?;
-    let qmp = &mut writing.guest.qmp;
+    let mut guest = writing(&bench, device, "vda")?;
+    let qmp = &mut guest.qmp;
     hot_switch::put_under(qmp, "disk0", "old", DISK_BYTES, None)?;
     backup::open_target(qmp, "copy", "raw", "copy.raw")?;
     backup::full(qmp, "b0", 4096, "copy")?;
-    writing.more(20)?;
-    writing.guest.power_off()?;
+    guest.wait_for_more_written(20)?;
+    guest.power_off()?;
     ensure!(
         bench.descriptor("disk.qbm")?.session().is_none(),
         "still in use"
@@ -222,44 +190,43 @@ fn the_next_start_is_from_the_descriptor() -> Result<()> {
     let marked_bytes = backup::require_good_bitmap(&mut guest.qmp, "b0")?;
     ensure!(marked_bytes > 0, "nothing is marked");
     guest.run("dd if=/dev/urandom of=/dev/vda bs=4k count=20 conv=notrunc,fsync")?;
-    Writing { guest }.end(&bench)
+    end(guest, &bench)
 }
 
 /// Before the switch the device writes past QBM: there can be no bitmap that would miss
 /// it. Nor can the device go back while there is one.
 #[test]
 fn bitmaps_come_after_the_switch_and_go_before_the_way_back() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-add over a node in an iothread", (9, 0))? {
-        return Ok(());
-    }
     let bench = Bench::new()?;
-    let device = "-object iothread,id=io0 -device virtio-blk-pci,id=disk0,drive=old,iothread=io0";
-    let mut writing = Writing::start(&bench, device, "vda")?;
-    let qmp = &mut writing.guest.qmp;
+    let (device, iothread) = virtio_blk_device(&bench)?;
+    let mut guest = writing(&bench, device, "vda")?;
+    let qmp = &mut guest.qmp;
     hot_switch::create_over(qmp, "old", DISK_BYTES)?;
-    // Without the descriptor's node in the device's iothread it is refused, no more.
-    let image = json!({
-        "driver": "qbm", "node-name": "disk", "file": "descriptor", "data-file": "old",
-    });
-    let words = qmp.refuses("blockdev-add", image)?;
-    ensure!(words.contains("iothread"), "{words}");
-    hot_switch::move_descriptor_to(qmp, "io0")?;
+    if let Some(iothread) = iothread {
+        // Without the descriptor's node in the device's iothread it is refused, no more.
+        let image = json!({
+            "driver": "qbm", "node-name": "disk", "file": "descriptor", "data-file": "old",
+        });
+        let words = qmp.refuses("blockdev-add", image)?;
+        ensure!(words.contains("iothread"), "{words}");
+        hot_switch::move_descriptor_to(qmp, iothread)?;
+    }
     hot_switch::open_over(qmp, "old")?;
     let add = json!({ "node": "disk", "name": "b0", "persistent": true });
     let words = qmp.refuses("block-dirty-bitmap-add", add)?;
-    ensure!(words.contains("write"), "{words}");
+    ensure!(words.contains("permissions 'write'"), "{words}");
     hot_switch::lead_device_to(qmp, "disk0", "disk")?;
     bitmaps::add(qmp, "b0", 4096)?;
-    writing.more(10)?;
+    guest.wait_for_more_written(10)?;
 
-    let qmp = &mut writing.guest.qmp;
+    let qmp = &mut guest.qmp;
     let back = json!({
         "path": "/machine/peripheral/disk0", "property": "drive", "value": "old",
     });
     let words = qmp.refuses("qom-set", back)?;
-    ensure!(words.contains("write"), "{words}");
-    writing.more(10)?;
-    let qmp = &mut writing.guest.qmp;
+    ensure!(words.contains("permissions 'write'"), "{words}");
+    guest.wait_for_more_written(10)?;
+    let qmp = &mut guest.qmp;
     ensure!(
         backup::require_good_bitmap(qmp, "b0")? > 0,
         "nothing marked"
@@ -271,6 +238,6 @@ fn bitmaps_come_after_the_switch_and_go_before_the_way_back() -> Result<()> {
         bench.descriptor("disk.qbm")?.session().is_none(),
         "still in use"
     );
-    writing.more(10)?;
-    writing.guest.power_off().map(drop)
+    guest.wait_for_more_written(10)?;
+    guest.power_off().map(drop)
 }

@@ -7,47 +7,42 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qbm_testkit::life::{FORMATS, found, recording};
-use qbm_testkit::{Machine, PATIENCE, migration};
+use qbm_testkit::{Bench, Machine, PATIENCE, migration};
 use serde_json::json;
 
 use crate::{Pair, write};
 
+/// What is left of a [`Pair`] without its destination.
+type Left = (Bench, Machine);
+
 const WAYS: [&[&str]; 2] = [&[], &["dirty-bitmaps"]];
 
 /// The source goes on; whether it quits or is killed, every write is marked.
-fn require_all(mut pair: Pair, format: &str, way: &[&str], kill: bool) -> Result<()> {
-    pair.source.qmp.execute("cont", json!({}))?;
-    write(&mut pair.source, 2)?;
+fn require_all(left: Left, format: &str, way: &[&str], kill: bool) -> Result<()> {
+    let (bench, mut source) = left;
+    source.qmp.execute("cont", json!({}))?;
+    write(&mut source, 2)?;
     if kill {
-        pair.source.kill()?;
+        source.kill()?;
     } else {
-        pair.source.quit()?;
+        source.quit()?;
     }
-    let stored = found(&pair.bench, format, "disk")?;
+    let stored = found(&bench, format, "disk")?;
     assert_eq!(stored, [recording("b0", 3)], "{format} {way:?} {kill}");
     Ok(())
 }
 
-/// A destination that is killed and replaced by nothing.
-fn killed_before(format: &str, way: &[&str]) -> Result<Pair> {
+/// The destination is killed while the source has the disk.
+fn killed_before(format: &str, way: &[&str]) -> Result<Left> {
     let mut pair = Pair::shared(format, way)?;
     write(&mut pair.source, 0)?;
     pair.start()?;
     write(&mut pair.source, 1)?;
-    let Pair {
-        bench,
-        mut source,
-        destination,
-    } = pair;
-    destination.kill()?;
+    pair.destination.kill()?;
+    let (bench, mut source) = (pair.bench, pair.source);
     migration::go_on(&mut source.qmp)?;
-    migration::wait_for(&mut source.qmp, "failed")?;
-    let destination = Machine::start(&bench, "")?;
-    Ok(Pair {
-        bench,
-        source,
-        destination,
-    })
+    wait_until_failed(&mut source)?;
+    Ok((bench, source))
 }
 
 #[test]
@@ -63,30 +58,31 @@ fn killed_before_the_change_of_hands() -> Result<()> {
 
 /// The source has let go of the disk, and waits for a destination that does not come: it
 /// takes the disk back, with its bitmaps.
-fn killed_after(format: &str, way: &[&str]) -> Result<Pair> {
+fn killed_after(format: &str, way: &[&str]) -> Result<Left> {
     let capabilities: Vec<&str> = way.iter().copied().chain(["return-path"]).collect();
     let mut pair = Pair::shared(format, &capabilities)?;
     write(&mut pair.source, 0)?;
     pair.start()?;
     write(&mut pair.source, 1)?;
-    let process_id = pair.destination.process_id().to_string();
-    pair.bench.host("kill", ["-STOP", &process_id])?;
+    pair.destination.signal("STOP")?;
     migration::go_on(&mut pair.source.qmp)?;
     migration::wait_for(&mut pair.source.qmp, "device")?;
     wait_until_inactive(&mut pair.source)?;
-    let Pair {
-        bench,
-        mut source,
-        destination,
-    } = pair;
-    destination.kill()?;
+    pair.destination.kill()?;
+    let (bench, mut source) = (pair.bench, pair.source);
+    wait_until_failed(&mut source)?;
+    Ok((bench, source))
+}
+
+/// Waits until the migration has failed and the source has all back: the event is not the end.
+fn wait_until_failed(source: &mut Machine) -> Result<()> {
     migration::wait_for(&mut source.qmp, "failed")?;
-    let destination = Machine::start(&bench, "")?;
-    Ok(Pair {
-        bench,
-        source,
-        destination,
-    })
+    let deadline = Instant::now() + PATIENCE;
+    while source.qmp.execute("query-status", json!({}))?["status"] == "finish-migrate" {
+        ensure!(Instant::now() < deadline, "the migration does not end");
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn wait_until_inactive(source: &mut Machine) -> Result<()> {
@@ -105,7 +101,7 @@ fn wait_until_inactive(source: &mut Machine) -> Result<()> {
 
 #[test]
 fn killed_after_the_change_of_hands() -> Result<()> {
-    if qbm_testkit::Bench::new()?.lacks("word of which nodes are active", (10, 0))? {
+    if Bench::new()?.lacks("word of which nodes are active", (10, 0))? {
         return Ok(());
     }
     for way in WAYS {

@@ -70,9 +70,11 @@ fn it_is_not_made_inactive() -> Result<()> {
     let load = load(&pair.bench, &mut pair.source, 3)?;
     let state = json!({ "node-name": "disk", "active": false });
     for _ in 0..10 {
-        pair.source
+        let words = pair
+            .source
             .qmp
             .refuses("blockdev-set-active", state.clone())?;
+        assert!(words.contains("Operation not permitted"), "{words}");
         load.wait_for_more(20)?;
     }
     pair.source.kill()?;

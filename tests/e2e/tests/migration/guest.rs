@@ -10,10 +10,6 @@ use qbm_testkit::qmp::Qmp;
 use qbm_testkit::{Bench, Guest, GuestFiles, Machine, PATIENCE, migration, oracle};
 use serde_json::json;
 
-/// Writes one page after the other, all over the disk.
-const WRITER: &str = "i=0; while :; do dd if=/dev/urandom of=/dev/vda bs=4k count=1 \
-    seek=$((i * 37 % 16384)) conv=notrunc,fsync 2>/dev/null; i=$((i + 1)); done &";
-
 /// What the guest is, for the side that does not boot it.
 fn same_machine() -> Result<String> {
     let files = GuestFiles::from_env()?;
@@ -26,7 +22,7 @@ fn same_machine() -> Result<String> {
     ))
 }
 
-/// Waits until the guest has written so many times more.
+/// Waits until the guest, which cannot be asked here, has written so many times more.
 fn wait_for_writes(qmp: &mut Qmp, count: u64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut first = None;
@@ -48,8 +44,7 @@ fn moved(capabilities: &[&str], kill: bool) -> Result<()> {
     let disk = blockdev("qbm", "disk") + " -device virtio-blk-pci,drive=disk";
     let mut source = Guest::boot(&bench, &disk)?;
     bench.sparse("before", 64 << 20, &[])?;
-    source.run(WRITER)?;
-    wait_for_writes(&mut source.qmp, 20)?;
+    source.start_writing("vda")?;
 
     let mut destination = Machine::start(&bench, &(disk + &same_machine()?))?;
     for qmp in [&mut source.qmp, &mut destination.qmp] {
@@ -71,7 +66,7 @@ fn moved(capabilities: &[&str], kill: bool) -> Result<()> {
     let bitmap = bench.descriptor("disk")?.bitmap("b0")?;
     let verdict = oracle::judge(&bench.path("before"), &bench.path("disk.raw"), &bitmap)?;
     verdict.require_complete()?;
-    assert!(verdict.changed_count >= 40, "{verdict:?}");
+    assert!(verdict.changed_count > 20, "{verdict:?}");
     let stored = found(&bench, "qbm", "disk")?;
     assert!(
         stored[0].recording && stored[0].dirty_bytes.is_some(),

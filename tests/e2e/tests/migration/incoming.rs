@@ -92,10 +92,10 @@ fn commands_are_refused() -> Result<()> {
 /// A temporary bitmap of an inactive node becomes no stored one.
 #[test]
 fn a_temporary_bitmap_stays_one() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     let mut machine = waiting(&bench, "qbm")?;
     let temporary = json!({ "node": "disk", "name": "t0" });
@@ -134,10 +134,10 @@ fn to_and_fro() -> Result<()> {
 /// Once it is inactive, its end changes nothing.
 #[test]
 fn killed_when_it_was_made_inactive() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     let mut machine = Machine::start(&bench, &blockdev("qbm", "disk"))?;
     write(&mut machine, 0)?;
@@ -152,10 +152,10 @@ fn killed_when_it_was_made_inactive() -> Result<()> {
 /// A job has the bitmap: the node cannot be taken from under it.
 #[test]
 fn a_node_in_use_stays_active() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.img("create -q -f raw target 64M")?;
     let args = blockdev("qbm", "disk")
@@ -183,10 +183,10 @@ fn a_node_in_use_stays_active() -> Result<()> {
 /// image.
 #[test]
 fn a_device_cannot_be_activated() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.io("disk", &["write 64k 4k"])?;
     let firmware = GuestFiles::from_env()?.firmware();
@@ -200,7 +200,7 @@ fn a_device_cannot_be_activated() -> Result<()> {
 
     let state = json!({ "node-name": "disk", "active": true });
     let words = first.qmp.refuses("blockdev-set-active", state)?;
-    assert!(words.contains("lock"), "{words}");
+    assert!(words.contains(r#""write" lock"#), "{words}");
     for _ in 0..2 {
         first.qmp.execute("query-status", json!({}))?;
     }
@@ -217,10 +217,10 @@ fn a_device_cannot_be_activated() -> Result<()> {
 /// inactive, and the bitmap as good as it was.
 #[test]
 fn somebody_else_has_the_data_image() -> Result<()> {
-    if Bench::new()?.lacks("blockdev-set-active", (10, 0))? {
+    let bench = Bench::new()?;
+    if bench.lacks("blockdev-set-active", (10, 0))? {
         return Ok(());
     }
-    let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     bench.io("disk", &["write 64k 4k"])?;
     let mut machine = Machine::start(&bench, &blockdev("qbm", "disk"))?;
@@ -232,7 +232,7 @@ fn somebody_else_has_the_data_image() -> Result<()> {
     let before = Snapshot::of(bench.directory())?;
     let state = json!({ "node-name": "disk", "active": true });
     let words = machine.qmp.refuses("blockdev-set-active", state)?;
-    assert!(words.contains("lock"), "{words}");
+    assert!(words.contains(r#""write" lock"#), "{words}");
     before.require_untouched()?;
 
     drop(client);

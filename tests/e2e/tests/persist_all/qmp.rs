@@ -127,7 +127,7 @@ fn transactions_add_and_take_back() -> Result<()> {
         bitmap_action("add", "two"),
     ];
     let words = transaction_fails(&mut daemon.qmp, &aborted)?;
-    ensure!(words.contains("two"), "{words}");
+    ensure!(words.contains("already exists: two"), "{words}");
     assert_eq!(stored(&bench)?, ["one", "two"]);
     daemon.export()?.write(0, b"both")?;
     assert_eq!(daemon.quit()?, "");

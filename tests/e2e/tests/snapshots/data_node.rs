@@ -103,8 +103,7 @@ fn no_bitmap_can_be_stored_meanwhile() -> Result<()> {
 #[test]
 fn a_raw_file_takes_its_place() -> Result<()> {
     let bench = Bench::new()?;
-    bench.img("create -q -f qbm disk.qbm 64M")?;
-    bench.img("bitmap --add -g 64k -f qbm disk.qbm b0")?;
+    bench.image_with_bitmap("disk.qbm", "64M", "64k")?;
     bench.img("create -q -f qcow2 overlay 64M")?;
     bench.sparse("copy.raw", 64 << 20, &[])?;
     let args = "-blockdev driver=file,node-name=raw,filename=disk.qbm.raw \

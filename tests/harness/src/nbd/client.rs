@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::handshake::go;
 use super::wire::{SIMPLE_REPLY_MAGIC, read_u32, read_u64};
@@ -186,5 +186,18 @@ impl NbdClient {
             reply.error
         );
         Ok(reply.data)
+    }
+}
+
+/// Requires that the server answered a request with EIO: that it does not answer is another
+/// matter.
+///
+/// # Errors
+/// When it did something else.
+pub fn require_io_error(result: Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => bail!("the request should have failed"),
+        Err(error) if error.to_string().ends_with(": error 5") => Ok(()),
+        Err(error) => Err(error.context("not EIO")),
     }
 }

@@ -10,6 +10,6 @@ mod request;
 mod server;
 mod wire;
 
-pub use client::{NbdClient, Reply};
+pub use client::{NbdClient, Reply, require_io_error};
 pub use request::{Operation, Request};
 pub use server::NbdServer;
