@@ -108,6 +108,70 @@ static void create_bitmap(BlockDriverState *bs, const qbm_bitmap_info *info,
     }
 }
 
+/* Sets the bits that are set in the stored copy of @bitmap */
+static int merge_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
+{
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+    int64_t size = bdrv_dirty_bitmap_size(bitmap);
+    qbm_error error = QBM_DRV_ERROR_INIT;
+    uint64_t start = 0, bytes = 0;
+    int ret;
+
+    do {
+        ret = qbm_bitmap_next_extent(s->image, name, start + bytes, &start,
+                                     &bytes, &error);
+        if (ret < 0) {
+            return qbm_drv_set_error(errp, ret, &error);
+        }
+        if (ret > 0 && start < size) {
+            bdrv_set_dirty_bitmap(bitmap, start, MIN(bytes, size - start));
+        }
+    } while (ret > 0);
+    return 0;
+}
+
+/*
+ * @bitmap stayed while others wrote to the image.  Takes over what they have
+ * stored under its name, if that is @usable; otherwise nothing says what it
+ * has missed.
+ */
+static void catch_up(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, bool usable)
+{
+    BDRVQbmState *s = bs->opaque;
+    bool readonly = bdrv_dirty_bitmap_readonly(bitmap);
+    Error *local_err = NULL;
+
+    bdrv_dirty_bitmap_set_readonly(bitmap, false);
+    if (!usable || merge_stored(s, bitmap, &local_err) < 0) {
+        warn_report("Bitmap '%s' of node '%s' is inconsistent: '%s' was "
+                    "written to while the node was inactive, and has no such "
+                    "bitmap that can be used",
+                    bdrv_dirty_bitmap_name(bitmap), bdrv_get_node_name(bs),
+                    s->descriptor_path);
+        error_free(local_err);
+        bdrv_dirty_bitmap_set_inconsistent(bitmap);
+    }
+    bdrv_dirty_bitmap_set_readonly(bitmap, readonly);
+}
+
+/* Deals with those that have no stored copy any more */
+static void give_up_stayed(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BdrvDirtyBitmap *bitmap;
+    GHashTableIter iter;
+    gpointer name;
+
+    g_hash_table_iter_init(&iter, s->stayed_names);
+    while (g_hash_table_iter_next(&iter, &name, NULL)) {
+        bitmap = bdrv_find_dirty_bitmap(bs, name);
+        if (bitmap && !bdrv_dirty_bitmap_inconsistent(bitmap)) {
+            catch_up(bs, bitmap, false);
+        }
+    }
+    g_hash_table_remove_all(s->stayed_names);
+}
+
 /*
  * There is a BdrvDirtyBitmap of the name of a stored one already.  Returns
  * whether it shall stay.
@@ -118,6 +182,12 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
+    if (g_hash_table_remove(s->stayed_names, info->name)) {
+        if (!qbm_drv_bitmap_is_busy(bitmap)) {
+            return false;
+        }
+        catch_up(bs, bitmap, usable);
+    }
     if (!s->writable) {
         return true;
     }
@@ -195,6 +265,7 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
         }
         create_bitmap(bs, info, usable);
     }
+    give_up_stayed(bs);
     s->loading_bitmaps = false;
     qbm_drv_adopt_bitmaps(bs);
     return 0;

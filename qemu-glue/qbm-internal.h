@@ -81,6 +81,11 @@ typedef struct BDRVQbmState {
     bool adopting_bitmap;
     /* The names of those that could not be, as the user was told */
     GHashTable *unstored_names;
+    /* Our last session has ended, with this generation of the image, */
+    bool has_left;
+    uint64_t left_generation;
+    /* and persistent BdrvDirtyBitmaps of these names stayed in memory */
+    GHashTable *stayed_names;
     QEMUBH *drain_end_bh;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;

@@ -159,6 +159,56 @@ void qbm_drv_follow_data_file(BlockDriverState *bs)
 }
 
 /*
+ * Remembers which BdrvDirtyBitmaps stay, and how we leave the image: busy ones
+ * cannot go, and those that leave by migration are needed if that fails.
+ */
+static void remember_stayed(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
+    qbm_info info = { .size = sizeof(info) };
+
+    g_hash_table_remove_all(s->stayed_names);
+    for (item = list; item; item = item->next) {
+        /* Also those that are not to be stored, as they leave */
+        if (item->value->name && item->value->persistent) {
+            g_hash_table_add(s->stayed_names, g_strdup(item->value->name));
+        }
+    }
+    qapi_free_BlockDirtyInfoList(list);
+    s->has_left = qbm_get_info(s->image, &info, NULL) >= 0;
+    s->left_generation = info.generation;
+}
+
+/*
+ * We have the image again.  If somebody else has written to it, bitmaps that
+ * stayed have missed that; otherwise there is nothing to be remembered.
+ */
+static void compare_with_left(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    qbm_info info = { .size = sizeof(info) };
+    BdrvDirtyBitmap *bitmap;
+
+    if (!s->has_left ||
+        (qbm_get_info(s->image, &info, NULL) >= 0 &&
+         (info.flags & QBM_INFO_CONTINUED) &&
+         info.generation == s->left_generation))
+    {
+        g_hash_table_remove_all(s->stayed_names);
+        return;
+    }
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        const char *name = bdrv_dirty_bitmap_name(bitmap);
+
+        if (name && !g_hash_table_contains(s->stayed_names, name)) {
+            /* A transient one: if it is stored one day, then with all bits */
+            g_hash_table_add(s->unstored_names, g_strdup(name));
+        }
+    }
+}
+
+/*
  * Ends the session.  The BdrvDirtyBitmaps of stored bitmaps go with it, since
  * others may change the image from now on.  If it is going elsewhere, bitmaps
  * that migration takes along leave.
@@ -196,6 +246,7 @@ static int GRAPH_RDLOCK end_session(BlockDriverState *bs, bool leaving)
     }
     qbm_drv_report_notices(s);
     qbm_drv_release_bitmaps(bs);
+    remember_stayed(bs);
     bdrv_drained_end(bs);
 
     if (ret < 0) {
@@ -252,15 +303,21 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     qbm_drv_claim_for_stored(bs, bs->open_flags);
     if (qbm_drv_co_take_claim(bs, errp) < 0 ||
         qbm_drv_set_size(bs, errp) < 0 ||
-        qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0 ||
-        qbm_drv_load_bitmaps(bs, false, errp) < 0)
+        qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0)
     {
-        error_prepend(errp, "Could not activate '%s': ", s->descriptor_path);
-        s->data_claimed = false;
-        return;
+        goto fail;
+    }
+    compare_with_left(bs);
+    if (qbm_drv_load_bitmaps(bs, false, errp) < 0) {
+        goto fail;
     }
     qbm_drv_take_back_bitmaps(bs);
     qbm_drv_co_update_claim(bs);
+    return;
+
+fail:
+    error_prepend(errp, "Could not activate '%s': ", s->descriptor_path);
+    s->data_claimed = false;
 }
 
 /* Reopening */

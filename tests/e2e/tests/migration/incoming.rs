@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::write;
 
-fn set_active(machine: &mut Machine, node: &str, active: bool) -> Result<()> {
+pub(crate) fn set_active(machine: &mut Machine, node: &str, active: bool) -> Result<()> {
     let state = json!({ "node-name": node, "active": active });
     machine.qmp.execute("blockdev-set-active", state).map(drop)
 }

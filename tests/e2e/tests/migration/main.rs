@@ -5,6 +5,7 @@ use anyhow::Result;
 use qbm_testkit::life::{Found, blockdev, image, inconsistent};
 use qbm_testkit::{Bench, Machine, migration};
 
+mod back;
 mod cancelled;
 mod ends;
 mod exported;
