@@ -101,7 +101,10 @@ examine_data_file(const char *filename, bool remote, const char *format,
         return -EINVAL;
     }
 
-    if (!format && strcmp(bs->drv->format_name, "raw")) {
+    if (!format && !qbm_drv_check_data_format(bs->drv->format_name, errp)) {
+        error_prepend(errp, "'%s': ", filename);
+        size = -EINVAL;
+    } else if (!format && strcmp(bs->drv->format_name, "raw")) {
         error_setg(errp, "'%s' looks like an image of format '%s'; say "
                    "data_file_format=%s if the guest shall see what is in that "
                    "image, or data_file_format=raw if it shall see the file as "
@@ -126,6 +129,7 @@ qbm_drv_co_create_over_file(const char *path, qbm_create_args *args,
                             const char *data_file, const char *format,
                             Error **errp)
 {
+    g_autofree char *real_path = NULL;
     g_autofree char *data_path = NULL;
     int64_t data_size;
     bool remote;
@@ -137,7 +141,9 @@ qbm_drv_co_create_over_file(const char *path, qbm_create_args *args,
     }
     /* What the user names may be elsewhere, unlike what a descriptor names */
     remote = path_has_protocol(data_file);
-    data_path = remote ? g_strdup(data_file) : path_combine(path, data_file);
+    real_path = qbm_drv_follow_link(g_strdup(path));
+    data_path = remote ? g_strdup(data_file) :
+                path_combine(real_path, data_file);
 
     data_size = examine_data_file(data_path, remote, format, errp);
     if (data_size < 0) {

@@ -133,6 +133,7 @@ void GRAPH_UNLOCKED qbm_drv_reopen_abort(BDRVReopenState *state);
 /* qbm-names.c */
 void qbm_drv_init_paths(void);
 char *qbm_drv_absolute_path(const char *filename);
+char *qbm_drv_follow_link(char *path);
 bool qbm_drv_is_plain_raw(BlockDriverState *bs);
 int GRAPH_RDLOCK qbm_drv_local_path(BlockDriverState *bs, const char *what,
                                     char **path, Error **errp);

@@ -48,6 +48,26 @@ char *qbm_drv_absolute_path(const char *filename)
 }
 
 /*
+ * What a descriptor names is beside the descriptor, not beside a symbolic link
+ * to it; the library does the same.  Takes over @path.
+ */
+char *qbm_drv_follow_link(char *path)
+{
+    char *real_path = NULL;
+    char *result = path;
+
+    if (g_file_test(path, G_FILE_TEST_IS_SYMLINK)) {
+        real_path = realpath(path, NULL);
+    }
+    if (real_path) {
+        result = g_strdup(real_path);
+        g_free(path);
+        free(real_path);
+    }
+    return result;
+}
+
+/*
  * Finds the absolute path of the local file that the protocol node under @bs
  * has open, because the library opens it by name.  @what names it in errors.
  */

@@ -268,11 +268,44 @@ void qbm_drv_end_session(BlockDriverState *bs)
     end_session(bs, false);
 }
 
+/* The bitmaps that there are follow the image, whose size others have changed */
+static int GRAPH_RDLOCK
+follow_size(BlockDriverState *bs, int64_t old_size, Error **errp)
+{
+    int64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
+    BdrvDirtyBitmap *bitmap;
+
+    if (size == old_size) {
+        return 0;
+    }
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (qbm_drv_bitmap_is_busy(bitmap)) {
+            error_setg(errp, "The image has changed from %" PRId64 " to %"
+                       PRId64 " bytes, which bitmap '%s' cannot follow while "
+                       "it is in use", old_size, size,
+                       bdrv_dirty_bitmap_name(bitmap));
+            bs->total_sectors = old_size / BDRV_SECTOR_SIZE;
+            return -EBUSY;
+        }
+    }
+    bdrv_dirty_bitmap_truncate(bs, size);
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (size > old_size && bdrv_dirty_bitmap_name(bitmap) &&
+            bdrv_dirty_bitmap_enabled(bitmap) &&
+            !bdrv_dirty_bitmap_readonly(bitmap))
+        {
+            bdrv_set_dirty_bitmap(bitmap, old_size, size - old_size);
+        }
+    }
+    return 0;
+}
+
 void coroutine_fn
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
 {
     ERRP_GUARD();
     BDRVQbmState *s = bs->opaque;
+    int64_t old_size = bs->total_sectors * BDRV_SECTOR_SIZE;
     qbm_info info = { .size = sizeof(info) };
     qbm_error error = QBM_DRV_ERROR_INIT;
 
@@ -303,6 +336,7 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     qbm_drv_claim_for_stored(bs, bs->open_flags);
     if (qbm_drv_co_take_claim(bs, errp) < 0 ||
         qbm_drv_set_size(bs, errp) < 0 ||
+        follow_size(bs, old_size, errp) < 0 ||
         qbm_drv_activate(bs, bdrv_is_read_only(bs), errp) < 0)
     {
         goto fail;
@@ -373,6 +407,7 @@ check_new_file(BDRVReopenState *state, Error **errp)
     if (ret < 0) {
         return ret;
     }
+    path = qbm_drv_follow_link(path);
     if (strcmp(path, s->descriptor_path)) {
         error_setg(errp, "Cannot change the descriptor from '%s' to '%s'",
                    s->descriptor_path, path);

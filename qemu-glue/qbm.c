@@ -151,6 +151,7 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     if (ret < 0) {
         return ret;
     }
+    s->descriptor_path = qbm_drv_follow_link(s->descriptor_path);
     trace_qbm_open(bs, s->descriptor_path, flags);
     s->reconcile_bh = aio_bh_new(iohandler_get_aio_context(),
                                  qbm_drv_reconcile_bh, bs);

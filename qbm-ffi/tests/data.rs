@@ -146,7 +146,11 @@ fn a_session_over_the_data_image() {
     let path = create(directory.path());
     let handle = Handle::begin(&path);
     let info = handle.info();
-    let expected = QBM_INFO_DATA | QBM_INFO_ACTIVE | QBM_INFO_WRITABLE | QBM_INFO_SIZE_KNOWN;
+    let expected = QBM_INFO_DATA
+        | QBM_INFO_ACTIVE
+        | QBM_INFO_WRITABLE
+        | QBM_INFO_SIZE_KNOWN
+        | QBM_INFO_CONTINUED;
     assert_eq!((info.flags, info.image_size_bytes), (expected, 4 * MIB));
     assert_eq!(handle.write(GRANULE, b"a"), 0);
     // SAFETY: the handle is open; no error buffer.

@@ -69,6 +69,7 @@ impl FindingKind {
         match self {
             Self::EditedDescriptor
             | Self::IgnoredMember
+            | Self::StaleSession
             | Self::InUse
             | Self::Inconsistent
             | Self::DataImageGrew

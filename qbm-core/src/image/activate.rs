@@ -118,9 +118,10 @@ impl Image {
             if let Verdict::Trusted(trusted) = &verdict {
                 recorded_bytes = trusted.recorded_bytes;
                 active.continued = trusted.is_as_sealed && recorded_bytes == size_bytes;
-                found_changed = trusted.crashed || trusted.overruled.is_some();
                 self.explain(&mut state, &mut descriptor, trusted, &found);
             }
+            // Also without a bitmap that could tell of it: others may have kept some in their memory.
+            found_changed = !active.continued;
             for problem in self.load(&state, &descriptor, &verdict, &mut active)? {
                 if !problem.kind.costs_bitmap() {
                     continue;

@@ -60,7 +60,12 @@ impl Image {
                 findings.push(Finding::new(FindingKind::EditedDescriptor, text));
             }
         }
-        for path in state.file.leftovers(&*self.storage, &text_that_counts)? {
+        let leftovers = match self.options.shared && state.descriptor.session.is_some() {
+            // What somebody is in the middle of.
+            true => Vec::new(),
+            false => state.file.leftovers(&*self.storage, &text_that_counts)?,
+        };
+        for path in leftovers {
             let text = format!(
                 "file {} is left of a change of the descriptor",
                 quoted(path.display())
@@ -155,7 +160,7 @@ impl Image {
     ) -> Result<usize> {
         let descriptor = &state.descriptor;
         if descriptor.session.is_some() {
-            let text = "a session is on record, but nobody has the image open: its writer crashed";
+            let text = "a session is on record, but nobody has the image open: its writer crashed; the next writer recovers";
             findings.push(Finding::new(FindingKind::StaleSession, text));
         }
         let is_missing = findings

@@ -288,7 +288,9 @@ impl Image {
         let data_file = self.resolve(&descriptor.image.file);
         let size_bytes = active
             .map(|active| active.size_bytes)
-            .or(descriptor.recorded_bytes());
+            .or(descriptor.recorded_bytes())
+            // Beyond the cap it is no size of an image that could be opened.
+            .filter(|bytes| crate::caps::round_image_size(*bytes).is_ok());
         // A descriptor as proposed records no size. A raw file's is its length; that can be seen without opening it.
         let size_bytes = size_bytes.or_else(|| {
             let metadata = self.storage.metadata(&data_file).ok()?;

@@ -417,3 +417,24 @@ fn who_finds_the_image_as_it_was_left_is_told() {
     fs::write(disk.file("x.qbm.raw"), vec![1; MIB as usize]).unwrap();
     assert!(!disk.activated().info().continued);
 }
+
+#[test]
+fn who_left_an_image_learns_of_a_change_that_another_found() {
+    // Without a bitmap that it cost, a broken seal was replaced by one of the same generation.
+    for crashed in [false, true] {
+        let disk = Disk::new(MIB);
+        let image = disk.activated();
+        image.inactivate().unwrap();
+        let left = image.info().generation;
+        drop(image);
+        if crashed {
+            drop(disk.activated_as(Durability::Close));
+        } else {
+            fs::write(disk.file("x.qbm.raw"), vec![1; MIB as usize]).unwrap();
+        }
+        disk.activated().inactivate().unwrap();
+        let image = disk.activated();
+        assert!(image.info().continued);
+        assert_ne!(image.info().generation, left, "crashed: {crashed}");
+    }
+}

@@ -130,6 +130,19 @@ fn padding_without_a_checksum_is_zeroed() {
 }
 
 #[test]
+fn after_a_kill_that_cost_nothing_nothing_is_wrong() {
+    // A check said "corruption" of a good disk with good bitmaps, and tools kept the guest from starting.
+    let disk = Disk::new(MIB);
+    let image = disk.activated_as(Durability::Process);
+    image.add_bitmap("a", 65536, true).unwrap();
+    drop(image); // As a crash does.
+    let report = checked(&disk);
+    assert!(report.find(StaleSession).is_some());
+    assert!(report.is_clean());
+    assert_eq!(report.usable_count, 1);
+}
+
+#[test]
 fn a_stale_session_is_recovered_from_or_costs_the_bitmaps() {
     let crash = |disk: &Disk, durability| drop(disk.activated_as(durability));
     damaged(
