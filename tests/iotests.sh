@@ -3,7 +3,7 @@
 #
 # Runs QEMU's block test-suite for qbm: iotests.sh [TEST...]. The last line is `passed N failed N notrun N`.
 #
-# The tests are QEMU's, patched as the series of that version says, with the outputs of qemu-glue/iotests/tests beside theirs.
+# The tests are QEMU's, patched as the series of that version says.
 # QBM_IOTESTS_JOBS tests run at once (default: 2). Only with QEMU 10.0: 7.2's suite is another one.
 set -euo pipefail
 
@@ -27,7 +27,6 @@ cp -r "$source/python" "$work/src/"
 for patch in "$glue/patches/$version"/*-iotests-*.patch; do
     GIT_CEILING_DIRECTORIES=$work git -C "$work/src" apply --include='tests/qemu-iotests/*' "$patch"
 done
-cp -r "$glue"/iotests/tests/. "$suite/"
 
 # Outputs name the program, so the one that knows the firmware has the same name.
 cat > "$work/bin/qemu-system-x86_64" << EOF

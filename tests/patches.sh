@@ -16,7 +16,7 @@ export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test GIT_COMMITTER_NAME=test GIT_CO
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 check_series() {
-    local series=$1 version=${1##*/} suite source tree patch file
+    local series=$1 version=${1##*/} suite source tree patch file said
     suite=$("$glue/suite.sh" "$version")
     [ -e "$cache/source/$suite/VERSION" ] || "$glue/packages.sh" dpkg-dev python3 >&2
     source=$("$glue/source.sh" "$cache/source" "$suite")
@@ -34,7 +34,12 @@ check_series() {
 
     # checkpatch looks for its helpers beside itself
     for patch in "$series"/*.patch; do
-        perl "$source/scripts/checkpatch.pl" --no-tree --strict --terse "$patch" || fail "checkpatch: $patch"
+        said=$(perl "$source/scripts/checkpatch.pl" --no-tree --strict --terse "$patch") && continue
+        # What a test prints has no line for a license: no output of QEMU's has
+        if grep -v -e "Does new file '.*\.out\.qbm' need 'SPDX" -e '^total: ' <<< "$said" ||
+            ! grep -q '^total: 0 errors,' <<< "$said"; then
+            fail "checkpatch: $patch"
+        fi
     done
     perl "$source/scripts/checkpatch.pl" --no-tree --strict --terse -f "$glue"/*.[ch] || fail "checkpatch: the driver"
     for file in "$glue"/*.c; do

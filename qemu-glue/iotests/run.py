@@ -18,7 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-PASS, FAIL, NOTRUN, SKIP, OVERRIDE = "pass", "fail", "notrun", "skip", "override"
+PASS, FLAKY, FAIL, NOTRUN, SKIP, OVERRIDE = "pass", "flaky", "fail", "notrun", "skip", "override"
+# How often a test that did not do what it has to do is run again, alone
+REPEATS, FLAKY_REPEATS = 1, 4
 # A skipped test whose reason begins so is counted.
 BACKING = "backing"
 SECONDS_MAX = 120
@@ -40,7 +42,7 @@ def parse_list(path):
         word, name, *reason = line.split(maxsplit=2)
         word, _, parts = word.partition(":")
         into = overrides if word == OVERRIDE else tests
-        if word not in (PASS, FAIL, NOTRUN, SKIP, OVERRIDE):
+        if word not in (PASS, FLAKY, FAIL, NOTRUN, SKIP, OVERRIDE):
             stop(f"{where}: '{word}' is no expectation")
         # A number says what fails, so that anything else that does is noticed
         if (word == FAIL) != parts.isdigit():
@@ -195,9 +197,9 @@ def main():
     runner = Runner(arguments.work, arguments.suite, dict(os.environ))
     counts = {"pass": 0, "fail": 0, "notrun": 0}
 
-    def finish(name, outcome, output, may_repeat):
+    def finish(name, outcome, output, may_repeat, repeated=False):
         expected, parts, _ = tests.get(name, (PASS, None, ""))
-        counted, wrong = judge(PASS if expected == SKIP else expected, parts, outcome, output)
+        counted, wrong = judge(PASS if expected in (SKIP, FLAKY) else expected, parts, outcome, output)
         if wrong and may_repeat:
             return False
         counts[counted] += 1
@@ -205,8 +207,8 @@ def main():
             print(f"{name}: {wrong}; see {arguments.work}/run/{name}/output", flush=True)
             if arguments.names:
                 print(output, flush=True)
-        elif not may_repeat:
-            print(f"{name}: as expected when run once more, alone", flush=True)
+        elif repeated:
+            print(f"{name}: as expected when run again, alone", flush=True)
         return True
 
     again = []
@@ -223,9 +225,11 @@ def main():
             for name in names:
                 kill_leftovers(arguments.work / "run" / name)
             raise
-    # Some are sensitive to load: once more, alone
+    # Some are sensitive to load
     for name in again:
-        finish(name, *runner.run(name), may_repeat=False)
+        left = FLAKY_REPEATS if tests.get(name, (PASS,))[0] == FLAKY else REPEATS
+        while not finish(name, *runner.run(name), may_repeat=left > 1, repeated=True):
+            left -= 1
 
     if skipped:
         waiting = sum(reason.startswith(BACKING) for reason in skipped)
