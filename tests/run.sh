@@ -8,8 +8,16 @@ cd "$root"
 verb=${1:?usage: run.sh test|demo|crash [ROUNDS]}
 shift
 
-command -v cargo > /dev/null || {
+# What programs say is compared, in English.
+export LC_ALL=C.UTF-8
+
+needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+rust=$(rustc --version | cut -d ' ' -f 2) && command -v cargo > /dev/null || {
     echo "error: Rust is missing: install rustup, then the stable toolchain" >&2
+    exit 1
+}
+printf '%s\n' "$needed" "$rust" | sort -VC || {
+    echo "error: Rust $rust is too old, $needed is needed: install rustup, then the stable toolchain" >&2
     exit 1
 }
 QBM_QEMU=$(qemu-glue/build.sh)
