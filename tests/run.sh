@@ -33,7 +33,7 @@ end_to_end() {
 
 case $verb in
 test)
-    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config libnbd-bin nbdkit fuse3 strace
+    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config libnbd-bin nbdkit fuse3 strace mount procps
     cargo test --workspace --exclude qbm-simulator --exclude qbm-e2e --locked
     # Shows how many crashes it judged.
     cargo test -p qbm-simulator --locked -- --nocapture
