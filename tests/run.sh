@@ -12,10 +12,10 @@ shift
 export LC_ALL=C.UTF-8
 
 needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
-rust=$(rustc --version | cut -d ' ' -f 2) && command -v cargo > /dev/null || {
+if ! command -v cargo > /dev/null || ! rust=$(rustc --version | cut -d ' ' -f 2); then
     echo "error: Rust is missing: install rustup, then the stable toolchain" >&2
     exit 1
-}
+fi
 printf '%s\n' "$needed" "$rust" | sort -VC || {
     echo "error: Rust $rust is too old, $needed is needed: install rustup, then the stable toolchain" >&2
     exit 1

@@ -20,7 +20,7 @@ if [ "$checker" = valgrind ]; then
     beneath=(valgrind --quiet --error-exitcode=9 --leak-check=full --child-silent-after-fork=yes --track-fds=yes
         "--errors-for-leak-kinds=definite,indirect,possible" --log-file="$work/valgrind.%p")
     # To valgrind 3.24 every descriptor that is inherited is an error. bash reads this script from 255.
-    for fd in /proc/$$/fd/*; do
+    for fd in "/proc/$$/fd"/*; do
         fd=${fd##*/}
         [ "$fd" -le 2 ] || [ "$fd" = 255 ] || exec {fd}>&-
     done
