@@ -226,6 +226,21 @@ prepare_driver() {
     done
 }
 
+# QEMU 7.2 asks libgcrypt-config for the library, which Debian 13 no longer has.
+prepare_gcrypt() {
+    ! command -v libgcrypt-config > /dev/null || return 0
+    mkdir -p "$tree/tools"
+    cat > "$tree/tools/libgcrypt-config" << 'SCRIPT'
+#!/bin/sh
+case $1 in
+--version) exec pkg-config --modversion libgcrypt ;;
+*) exec pkg-config "$@" libgcrypt ;;
+esac
+SCRIPT
+    chmod +x "$tree/tools/libgcrypt-config"
+    PATH=$tree/tools:$PATH
+}
+
 configure_tree() {
     if [ -e "$tree/build/configured" ]; then
         # The time of its last use, for prune.
@@ -322,6 +337,7 @@ main() {
     prepare_tree
     prepare_library
     prepare_driver
+    [ "${version%%.*}" -ge 10 ] || prepare_gcrypt
     configure_tree
     compile
     publish

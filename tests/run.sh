@@ -8,8 +8,16 @@ cd "$root"
 verb=${1:?usage: run.sh test|demo|crash [ROUNDS]}
 shift
 
-command -v cargo > /dev/null || {
+# What programs say is compared, in English.
+export LC_ALL=C.UTF-8
+
+needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+if ! command -v cargo > /dev/null || ! rust=$(rustc --version | cut -d ' ' -f 2); then
     echo "error: Rust is missing: install rustup, then the stable toolchain" >&2
+    exit 1
+fi
+printf '%s\n' "$needed" "$rust" | sort -VC || {
+    echo "error: Rust $rust is too old, $needed is needed: install rustup, then the stable toolchain" >&2
     exit 1
 }
 QBM_QEMU=$(qemu-glue/build.sh)
@@ -25,7 +33,7 @@ end_to_end() {
 
 case $verb in
 test)
-    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config libnbd-bin nbdkit fuse3 strace
+    qemu-glue/packages.sh g++ valgrind abigail-tools groff mandoc pkg-config libnbd-bin nbdkit fuse3 strace mount procps
     cargo test --workspace --exclude qbm-simulator --exclude qbm-e2e --locked
     # Shows how many crashes it judged.
     cargo test -p qbm-simulator --locked -- --nocapture

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include "test.h"
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -69,19 +68,6 @@ static void use(void *handle)
     CHECK(offset == 65536);
     CHECK(qbm_bitmap_remove_(image, "b", &error) == 0);
     CHECK(qbm_close_(image, &error) == 0);
-}
-
-static unsigned descriptors(void)
-{
-    DIR *directory = opendir("/proc/self/fd");
-    unsigned count = 0;
-
-    CHECK(directory != NULL);
-    while (readdir(directory)) {
-        count++;
-    }
-    closedir(directory);
-    return count;
 }
 
 /* How many mappings of the library there are. */

@@ -21,7 +21,9 @@ mkdir "$work/errors"
 own=()
 # A file system of its own can be full.
 if unshare -rm true 2> /dev/null; then own=(unshare -rm); fi
-"${own[@]}" "$@" "$program" "$work/errors" > "$work/seen"
+"${own[@]}" "$@" "$program" "$work/errors" > "$work/seen" 2> "$work/said" || { cat "$work/said" >&2; exit 1; }
+cat "$work/said" >&2
+if grep -q '^skipped: a full file system' "$work/said"; then exempt+='| ENOSPC$'; fi
 sort -u -o "$work/seen" "$work/seen"
 
 sed -n 's/^    \(qbm_[a-z_]*\);$/\1/p' "$map" | sort > "$work/functions"

@@ -81,11 +81,13 @@ static qbm_image *with_lost_one(const char *path)
 int main(int argc, char **argv)
 {
     struct images images;
+    unsigned before;
 
     if (argc != 2 || chdir(argv[1]) != 0) {
         fprintf(stderr, "usage: errors DIRECTORY\n");
         return 2;
     }
+    before = descriptors();
     OK(qbm_close(with_lost_one("idle.qbm"), &error));
     OK(open_image("idle.qbm", 0, &images.idle));
     OK(qbm_close(with_lost_one("reader.qbm"), &error));
@@ -108,5 +110,6 @@ int main(int argc, char **argv)
     OK(qbm_close(images.idle, &error));
     OK(qbm_close(images.reader, &error));
     OK(qbm_close(images.writer, &error));
+    CHECK(descriptors() == before);
     return 0;
 }

@@ -12,17 +12,6 @@
 
 qbm_error error = { .size = sizeof(error) };
 
-/* The library's descriptors are gone when it has no image open. */
-static int descriptors(void)
-{
-    int fd, count = 0;
-
-    for (fd = 0; fd < 256; fd++) {
-        count += fcntl(fd, F_GETFD) >= 0;
-    }
-    return count;
-}
-
 static void make(struct run *run, const char *path)
 {
     char data_file[4096];
@@ -76,7 +65,7 @@ static void work(struct run *run, const char *path, uint64_t seed)
 
 static void work_to_the_end(struct run *run, const char *path, uint64_t seed)
 {
-    int before = descriptors();
+    unsigned before = descriptors();
     qbm_image *image;
     uint64_t dirty;
 
@@ -90,6 +79,7 @@ static void work_to_the_end(struct run *run, const char *path, uint64_t seed)
     dirty = judge_bitmaps(run, image, 1);
     judge_data(run, image);
     OK(qbm_close(image, &error));
+    /* The library's are gone when it has no image open. */
     CHECK(descriptors() == before);
     printf("%llu writes, %llu changes of bitmaps, %" PRIu64 " of %" PRIu64
            " blocks dirty\n",
