@@ -132,17 +132,29 @@ static int merge_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
 
 /*
  * @bitmap stayed while others wrote to the image.  Takes over what they have
- * stored under its name, if that is @usable; otherwise nothing says what it
- * has missed.
+ * stored under its name, if @info tells of a usable one; otherwise nothing says
+ * what it has missed.
  */
-static void catch_up(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, bool usable)
+static void catch_up(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                     const qbm_bitmap_info *info)
 {
     BDRVQbmState *s = bs->opaque;
     bool readonly = bdrv_dirty_bitmap_readonly(bitmap);
     Error *local_err = NULL;
 
     bdrv_dirty_bitmap_set_readonly(bitmap, false);
-    if (!usable || merge_stored(s, bitmap, &local_err) < 0) {
+    if (info &&
+        info->granularity_bytes == bdrv_dirty_bitmap_granularity(bitmap) &&
+        merge_stored(s, bitmap, &local_err) >= 0)
+    {
+        if (bdrv_dirty_bitmap_has_successor(bitmap)) {
+            /* Whoever has it goes on as they are */
+        } else if (info->flags & QBM_BITMAP_RECORDING) {
+            bdrv_enable_dirty_bitmap(bitmap);
+        } else {
+            bdrv_disable_dirty_bitmap(bitmap);
+        }
+    } else {
         warn_report("Bitmap '%s' of node '%s' is inconsistent: '%s' was "
                     "written to while the node was inactive, and has no such "
                     "bitmap that can be used",
@@ -166,10 +178,11 @@ static void give_up_stayed(BlockDriverState *bs)
     while (g_hash_table_iter_next(&iter, &name, NULL)) {
         bitmap = bdrv_find_dirty_bitmap(bs, name);
         if (bitmap && !bdrv_dirty_bitmap_inconsistent(bitmap)) {
-            catch_up(bs, bitmap, false);
+            catch_up(bs, bitmap, NULL);
         }
     }
     g_hash_table_remove_all(s->stayed_names);
+    s->stayed_are_behind = false;
 }
 
 /*
@@ -182,11 +195,13 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
     BDRVQbmState *s = bs->opaque;
     Error *local_err = NULL;
 
-    if (g_hash_table_remove(s->stayed_names, info->name)) {
+    if (s->stayed_are_behind &&
+        g_hash_table_remove(s->stayed_names, info->name))
+    {
         if (!qbm_drv_bitmap_is_busy(bitmap)) {
             return false;
         }
-        catch_up(bs, bitmap, usable);
+        catch_up(bs, bitmap, usable ? info : NULL);
     }
     if (!s->writable) {
         return true;
@@ -265,7 +280,9 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
         }
         create_bitmap(bs, info, usable);
     }
-    give_up_stayed(bs);
+    if (s->stayed_are_behind) {
+        give_up_stayed(bs);
+    }
     s->loading_bitmaps = false;
     qbm_drv_adopt_bitmaps(bs);
     return 0;

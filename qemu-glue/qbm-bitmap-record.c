@@ -92,7 +92,11 @@ int qbm_drv_ensure_stored(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
         return ret;
     }
     FOR_EACH_DIRTY_BITMAP(bs, other) {
-        if (other != bitmap && qbm_drv_bitmap_is_kept(other)) {
+        if (other != bitmap && qbm_drv_bitmap_is_kept(other) &&
+            !(s->stayed_are_behind &&
+              g_hash_table_contains(s->stayed_names,
+                                    bdrv_dirty_bitmap_name(other))))
+        {
             /* An error will be told when it is that one's turn */
             plan_record(s, other, changes, NULL);
         }

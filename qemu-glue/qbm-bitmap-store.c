@@ -69,6 +69,23 @@ int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
     return 0;
 }
 
+/*
+ * Others could or can write to the image without us, so that what transient
+ * bitmaps have is not all: should they be stored one day, then with all bits.
+ */
+void qbm_drv_doubt_transient(BlockDriverState *bs)
+{
+    BDRVQbmState *s = bs->opaque;
+    BlockDirtyInfoList *list = bdrv_query_dirty_bitmaps(bs), *item;
+
+    for (item = list; item; item = item->next) {
+        if (item->value->name && !item->value->persistent) {
+            g_hash_table_add(s->doubtful_names, g_strdup(item->value->name));
+        }
+    }
+    qapi_free_BlockDirtyInfoList(list);
+}
+
 static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
                            Error **errp)
 {
@@ -76,6 +93,8 @@ static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
     int64_t size = bdrv_dirty_bitmap_size(bitmap);
+    bool doubtful = g_hash_table_contains(s->unstored_names, name) ||
+                    g_hash_table_contains(s->doubtful_names, name);
 
     if (!qbm_drv_bitmap_fits(size, granularity)) {
         error_setg(errp, "its granularity, %" PRIu32 ", is too small for an "
@@ -85,8 +104,7 @@ static int store_transient(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
     if (qbm_drv_claim_data(bs, errp) < 0) {
         return -EPERM;
     }
-    if (g_hash_table_contains(s->unstored_names, name)) {
-        /* Others may have written to the data image since then */
+    if (doubtful) {
         bdrv_set_dirty_bitmap(bitmap, 0, size);
     }
     if (qbm_drv_ensure_stored(bs, bitmap, errp) < 0) {
@@ -126,6 +144,7 @@ void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
         bdrv_dirty_bitmap_set_persistence(bitmap, true);
         s->adopting_bitmap = false;
         g_hash_table_remove(s->unstored_names, name);
+        g_hash_table_remove(s->doubtful_names, name);
         /* The stored one still has more bits */
         qemu_bh_schedule(s->reconcile_bh);
         return;

@@ -81,11 +81,15 @@ typedef struct BDRVQbmState {
     bool adopting_bitmap;
     /* The names of those that could not be, as the user was told */
     GHashTable *unstored_names;
+    /* The names of transient ones that others may have written past */
+    GHashTable *doubtful_names;
     /* Our last session has ended, with this generation of the image, */
     bool has_left;
     uint64_t left_generation;
-    /* and persistent BdrvDirtyBitmaps of these names stayed in memory */
+    /* and persistent BdrvDirtyBitmaps of these names stayed in memory. */
     GHashTable *stayed_names;
+    /* Others have written to the image since, and the bitmaps missed that */
+    bool stayed_are_behind;
     QEMUBH *drain_end_bh;
     QEMUBH *reconcile_bh;
 } BDRVQbmState;
@@ -118,6 +122,7 @@ qbm_drv_co_amend(BlockDriverState *bs, BlockdevAmendOptions *options,
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
+bool qbm_drv_is_as_left(BDRVQbmState *s);
 void GRAPH_RDLOCK qbm_drv_end_session(BlockDriverState *bs);
 void qbm_drv_drain_end(BlockDriverState *bs);
 void qbm_drv_drain_end_bh(void *opaque);
@@ -231,6 +236,7 @@ void qbm_drv_take_back_bitmaps(BlockDriverState *bs);
 /* qbm-bitmap-store.c */
 int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
                        Error **errp);
+void qbm_drv_doubt_transient(BlockDriverState *bs);
 void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap);
 void qbm_drv_adopt_bitmaps(BlockDriverState *bs);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);

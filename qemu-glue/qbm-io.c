@@ -79,6 +79,8 @@ int coroutine_fn qbm_drv_co_ensure_writable(BlockDriverState *bs)
     if (!s->writable) {
         ret = thread_pool_submit_co(activate_worker, bs);
         if (ret >= 0) {
+            /* From here on it is we who change the image */
+            s->has_left = s->has_left && !qbm_drv_is_as_left(s);
             qemu_bh_schedule(s->reconcile_bh);
         }
     }

@@ -180,32 +180,40 @@ static void remember_stayed(BlockDriverState *bs)
     s->left_generation = info.generation;
 }
 
+/* We have the image again.  Has anybody else written to it? */
+bool qbm_drv_is_as_left(BDRVQbmState *s)
+{
+    qbm_info info = { .size = sizeof(info) };
+
+    return qbm_get_info(s->image, &info, NULL) >= 0 &&
+           (info.flags & QBM_INFO_CONTINUED) &&
+           info.generation == s->left_generation;
+}
+
 /*
- * We have the image again.  If somebody else has written to it, bitmaps that
- * stayed have missed that; otherwise there is nothing to be remembered.
+ * If somebody else has written to the image, bitmaps that stayed have missed
+ * that.  Otherwise there is nothing to be remembered.
  */
-static void compare_with_left(BlockDriverState *bs)
+static void doubt_what_stayed(BlockDriverState *bs)
 {
     BDRVQbmState *s = bs->opaque;
-    qbm_info info = { .size = sizeof(info) };
-    BdrvDirtyBitmap *bitmap;
+    BlockDirtyInfoList *list, *item;
 
-    if (!s->has_left ||
-        (qbm_get_info(s->image, &info, NULL) >= 0 &&
-         (info.flags & QBM_INFO_CONTINUED) &&
-         info.generation == s->left_generation))
-    {
+    s->stayed_are_behind = s->has_left && !qbm_drv_is_as_left(s);
+    s->has_left = false;
+    if (!s->stayed_are_behind) {
         g_hash_table_remove_all(s->stayed_names);
         return;
     }
-    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
-        const char *name = bdrv_dirty_bitmap_name(bitmap);
-
-        if (name && !g_hash_table_contains(s->stayed_names, name)) {
-            /* A transient one: if it is stored one day, then with all bits */
-            g_hash_table_add(s->unstored_names, g_strdup(name));
+    list = bdrv_query_dirty_bitmaps(bs);
+    for (item = list; item; item = item->next) {
+        if (item->value->name && !item->value->persistent) {
+            /* Has taken the place of one that was removed */
+            g_hash_table_remove(s->stayed_names, item->value->name);
         }
     }
+    qapi_free_BlockDirtyInfoList(list);
+    qbm_drv_doubt_transient(bs);
 }
 
 /*
@@ -341,7 +349,7 @@ qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     {
         goto fail;
     }
-    compare_with_left(bs);
+    doubt_what_stayed(bs);
     if (qbm_drv_load_bitmaps(bs, false, errp) < 0) {
         goto fail;
     }

@@ -116,6 +116,7 @@ static void close_state(BDRVQbmState *s)
     qemu_bh_delete(s->drain_end_bh);
     s->drain_end_bh = NULL;
     g_hash_table_destroy(s->unstored_names);
+    g_hash_table_destroy(s->doubtful_names);
     g_hash_table_destroy(s->stayed_names);
     g_free(s->descriptor_path);
     g_free(s->data_path);
@@ -158,6 +159,8 @@ qbm_drv_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
     s->drain_end_bh = aio_bh_new(iohandler_get_aio_context(),
                                  qbm_drv_drain_end_bh, bs);
     s->unstored_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                              NULL);
+    s->doubtful_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                               NULL);
     s->stayed_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                             NULL);

@@ -29,7 +29,7 @@ unsafe fn given_bytes<T: SizeFirst>(structure: *const T, what: &str) -> Result<u
         return Err(null(what));
     }
     // SAFETY: the first member is the size, by the trait.
-    let given = unsafe { structure.cast::<usize>().read() };
+    let given = unsafe { structure.cast::<usize>().read_unaligned() };
     if given > STRUCTURE_BYTES_MAX {
         let text = format!("{what}.size is {given}, at most {STRUCTURE_BYTES_MAX}");
         return Err(Failure::new(libc::E2BIG, text));

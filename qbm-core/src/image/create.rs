@@ -52,6 +52,7 @@ impl Image {
     /// Bad options; `path` is something else than a descriptor, or in use, or ([`exclusive`](CreateOptions::exclusive))
     /// anything at all; whatever the system says.
     pub fn create(storage: &dyn Storage, path: &Path, options: &CreateOptions) -> Result<Created> {
+        let path = &super::locate(storage, path)?;
         let size_bytes = caps::round_image_size(options.size_bytes)?;
         check_format(&options.data_format).map_err(|error| error.within("data file format"))?;
         let size_bytes = match &options.data_file {
@@ -71,6 +72,7 @@ impl Image {
         path: &Path,
         options: &CreateOptions,
     ) -> Result<Created> {
+        let path = &super::locate(storage, path)?;
         let size_bytes = caps::round_image_size(options.size_bytes)?;
         check_format(&options.data_format).map_err(|error| error.within("data file format"))?;
         let Some(file) = &options.data_file else {
@@ -109,7 +111,6 @@ impl Image {
         size_bytes: u64,
         options: &CreateOptions,
     ) -> Result<Created> {
-        let path = &super::locate(storage, path)?;
         let (file, is_new) = open_or_create(storage, path, options.exclusive)?;
         if !options.no_lock {
             // Who does not get the lock has nothing to clear away: the file is another's.

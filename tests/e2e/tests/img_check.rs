@@ -118,10 +118,13 @@ fn a_crash_is_found_and_repaired() -> Result<()> {
     let bench = image()?;
     StorageDaemon::with_image(&bench, "disk.qbm")?.kill()?;
     let before = Snapshot::of(bench.directory())?;
-    check(&bench, "", 2)?;
+    let (output, json) = check(&bench, "", 0)?;
+    assert!(output.stderr.contains("its writer crashed"), "{output}");
+    assert_eq!(json["corruptions"], serde_json::Value::Null, "{json}");
     before.require_untouched()?;
     check(&bench, "-r all", 0)?;
-    check(&bench, "", 0)?;
+    let (output, _) = check(&bench, "", 0)?;
+    assert!(!output.stderr.contains("its writer crashed"), "{output}");
     assert_eq!(bench.descriptor("disk.qbm")?.session(), None);
     assert_eq!(bench.descriptor("disk.qbm")?.bitmap("b0")?.granules(), [0]);
     Ok(())

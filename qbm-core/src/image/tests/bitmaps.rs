@@ -365,6 +365,12 @@ fn bitmaps_are_the_same_ones_by_a_link() {
     let created = Image::create(&OsStorage, &link, &options(MIB)).unwrap();
     let directory = fs::canonicalize(disk.directory.path()).unwrap();
     assert_eq!(created.data_file.parent(), Some(directory.as_path()));
+    let adopting = CreateOptions {
+        data_file: Some("x.qbm.raw".into()),
+        ..options(MIB)
+    };
+    let created = Image::create(&OsStorage, &link, &adopting).unwrap();
+    assert_eq!(created.data_file, directory.join("x.qbm.raw"));
 }
 
 #[test]
