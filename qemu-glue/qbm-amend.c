@@ -169,11 +169,7 @@ typedef struct AdoptCall {
 static void adopt_bh(void *opaque)
 {
     AdoptCall *call = opaque;
-    BDRVQbmState *s = call->bs->opaque;
 
-    if (!s->data_claimed) {
-        qbm_drv_doubt_transient(call->bs);
-    }
     qbm_drv_adopt_bitmaps(call->bs);
     aio_co_wake(call->co);
 }

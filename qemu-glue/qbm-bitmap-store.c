@@ -70,8 +70,8 @@ int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
 }
 
 /*
- * Others could or can write to the image without us, so that what transient
- * bitmaps have is not all: should they be stored one day, then with all bits.
+ * Others have written to the image, so that what transient bitmaps have is not
+ * all: should they be stored one day, then with all bits.
  */
 void qbm_drv_doubt_transient(BlockDriverState *bs)
 {

@@ -30,10 +30,7 @@ set_claim(BlockDriverState *bs, bool claim, Error **errp)
     ret = bdrv_child_refresh_perms(bs, s->data_file, errp);
     if (ret < 0) {
         s->data_claimed = !claim;
-        return ret;
     }
-    /* The data image was shared until now, or is from now on */
-    qbm_drv_doubt_transient(bs);
     return ret;
 }
 

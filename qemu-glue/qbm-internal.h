@@ -81,7 +81,7 @@ typedef struct BDRVQbmState {
     bool adopting_bitmap;
     /* The names of those that could not be, as the user was told */
     GHashTable *unstored_names;
-    /* The names of transient ones that others may have written past */
+    /* The names of transient ones that were in memory while others wrote */
     GHashTable *doubtful_names;
     /* Our last session has ended, with this generation of the image, */
     bool has_left;

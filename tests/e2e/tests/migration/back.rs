@@ -252,7 +252,7 @@ fn a_transient_bitmap_in_its_place_stays() -> Result<()> {
     let listed = bitmaps::list(&mut pair.source.qmp, "disk")?;
     assert_eq!(listed[0]["persistent"], false, "{listed:?}");
     assert_eq!(listed[0]["inconsistent"], serde_json::Value::Null);
-    pair.source.quit()
+    pair.source.quit().map(drop)
 }
 
 #[test]
