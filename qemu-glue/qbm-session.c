@@ -276,7 +276,7 @@ void qbm_drv_end_session(BlockDriverState *bs)
     end_session(bs, false);
 }
 
-/* The bitmaps that there are follow the image, whose size others have changed */
+/* Bitmaps that are there follow the image, whose size others have changed */
 static int GRAPH_RDLOCK
 follow_size(BlockDriverState *bs, int64_t old_size, Error **errp)
 {

@@ -104,7 +104,7 @@ impl Image {
     /// that reads bits.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
     pub fn dirty_count(&self, name: &str) -> Result<u64> {
         Ok(self.viewed(name)?.count())
     }
@@ -120,7 +120,7 @@ impl Image {
     /// Gives a bitmap up, durably: it can only be removed from now on. A frozen one is no longer frozen. Waits for the disk.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::ReadOnly`]; whatever the system says.
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`ReadOnly`](crate::ErrorKind::ReadOnly); whatever the system says.
     pub fn set_inconsistent(&self, name: &str, reason: &str) -> Result<()> {
         let mut state = self.lock();
         self.writable(&state)?;
@@ -149,7 +149,7 @@ impl Image {
     /// Offset in bytes of the first dirty granule at or after the one that holds `offset_bytes`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when no bitmap of that name is loaded.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when no bitmap of that name is loaded.
     pub fn next_dirty(&self, name: &str, offset_bytes: u64) -> Result<Option<u64>> {
         Ok(self.viewed(name)?.next_dirty(offset_bytes))
     }
@@ -159,7 +159,8 @@ impl Image {
     /// `offset_bytes` is a multiple of 64 granules; so is `length_bytes`, unless the range reaches the end.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for a range that is not aligned or a buffer that is too small.
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for a range that is not aligned or a
+    /// buffer that is too small.
     pub fn load_bits(
         &self,
         name: &str,
@@ -177,8 +178,8 @@ impl Image {
     /// Bits may go from 1 to 0 here, so the caller sees to it that no write is in flight.
     ///
     /// # Errors
-    /// As `load_bits`, [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`], and whatever the system says; the file then holds old
-    /// bits, new bits, or a mixture.
+    /// As `load_bits`, [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Busy`](crate::ErrorKind::Busy), and whatever the system
+    /// says; the file then holds old bits, new bits, or a mixture.
     pub fn store_bits(
         &self,
         name: &str,
