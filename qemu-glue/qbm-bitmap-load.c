@@ -10,16 +10,13 @@
 #include "trace.h"
 #include "qbm-internal.h"
 
-/* Bits are moved in pieces of this many bytes */
-#define CHUNK_BYTES (64 * KiB)
-
 static int read_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
 {
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     uint64_t size = bdrv_dirty_bitmap_size(bitmap);
-    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(CHUNK_BYTES,
+    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(QBM_DRV_CHUNK,
                                                               bitmap);
-    g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
+    g_autofree uint8_t *buf = g_malloc(QBM_DRV_CHUNK);
     qbm_error error = QBM_DRV_ERROR_INIT;
     uint64_t offset = 0;
     int ret;
@@ -35,9 +32,9 @@ static int read_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
             start = QEMU_ALIGN_DOWN(dirty, chunk);
             end = MIN(start + chunk, size);
             /* QEMU reads whole words, the library writes the bits there are */
-            memset(buf, 0, CHUNK_BYTES);
+            memset(buf, 0, QBM_DRV_CHUNK);
             ret = qbm_bitmap_load_bits(s->image, name, start, end - start, buf,
-                                       CHUNK_BYTES, &error);
+                                       QBM_DRV_CHUNK, &error);
         }
         if (ret < 0) {
             return qbm_drv_set_error(errp, ret, &error);
@@ -108,83 +105,6 @@ static void create_bitmap(BlockDriverState *bs, const qbm_bitmap_info *info,
     }
 }
 
-/* Sets the bits that are set in the stored copy of @bitmap */
-static int merge_stored(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, Error **errp)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-    int64_t size = bdrv_dirty_bitmap_size(bitmap);
-    qbm_error error = QBM_DRV_ERROR_INIT;
-    uint64_t start = 0, bytes = 0;
-    int ret;
-
-    do {
-        ret = qbm_bitmap_next_extent(s->image, name, start + bytes, &start,
-                                     &bytes, &error);
-        if (ret < 0) {
-            return qbm_drv_set_error(errp, ret, &error);
-        }
-        if (ret > 0 && start < size) {
-            bdrv_set_dirty_bitmap(bitmap, start, MIN(bytes, size - start));
-        }
-    } while (ret > 0);
-    return 0;
-}
-
-/*
- * @bitmap stayed while others wrote to the image.  Takes over what they have
- * stored under its name, if @info tells of a usable one; otherwise nothing says
- * what it has missed.
- */
-static void catch_up(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
-                     const qbm_bitmap_info *info)
-{
-    BDRVQbmState *s = bs->opaque;
-    bool readonly = bdrv_dirty_bitmap_readonly(bitmap);
-    Error *local_err = NULL;
-
-    bdrv_dirty_bitmap_set_readonly(bitmap, false);
-    if (info &&
-        info->granularity_bytes == bdrv_dirty_bitmap_granularity(bitmap) &&
-        merge_stored(s, bitmap, &local_err) >= 0)
-    {
-        if (bdrv_dirty_bitmap_has_successor(bitmap)) {
-            /* Whoever has it goes on as they are */
-        } else if (info->flags & QBM_BITMAP_RECORDING) {
-            bdrv_enable_dirty_bitmap(bitmap);
-        } else {
-            bdrv_disable_dirty_bitmap(bitmap);
-        }
-    } else {
-        warn_report("Bitmap '%s' of node '%s' is inconsistent: '%s' was "
-                    "written to while the node was inactive, and has no such "
-                    "bitmap that can be used",
-                    bdrv_dirty_bitmap_name(bitmap), bdrv_get_node_name(bs),
-                    s->descriptor_path);
-        error_free(local_err);
-        bdrv_dirty_bitmap_set_inconsistent(bitmap);
-    }
-    bdrv_dirty_bitmap_set_readonly(bitmap, readonly);
-}
-
-/* Deals with those that have no stored copy any more */
-static void give_up_stayed(BlockDriverState *bs)
-{
-    BDRVQbmState *s = bs->opaque;
-    BdrvDirtyBitmap *bitmap;
-    GHashTableIter iter;
-    gpointer name;
-
-    g_hash_table_iter_init(&iter, s->stayed_names);
-    while (g_hash_table_iter_next(&iter, &name, NULL)) {
-        bitmap = bdrv_find_dirty_bitmap(bs, name);
-        if (bitmap && !bdrv_dirty_bitmap_inconsistent(bitmap)) {
-            catch_up(bs, bitmap, NULL);
-        }
-    }
-    g_hash_table_remove_all(s->stayed_names);
-    s->stayed_are_behind = false;
-}
-
 /*
  * There is a BdrvDirtyBitmap of the name of a stored one already.  Returns
  * whether it shall stay.
@@ -201,7 +121,7 @@ static bool keep_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
         if (!qbm_drv_bitmap_is_busy(bitmap)) {
             return false;
         }
-        catch_up(bs, bitmap, usable ? info : NULL);
+        qbm_drv_catch_up(bs, bitmap, usable ? info : NULL);
     }
     if (!s->writable) {
         return true;
@@ -280,9 +200,7 @@ int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp)
         }
         create_bitmap(bs, info, usable);
     }
-    if (s->stayed_are_behind) {
-        give_up_stayed(bs);
-    }
+    qbm_drv_give_up_stayed(bs);
     s->loading_bitmaps = false;
     qbm_drv_adopt_bitmaps(bs);
     return 0;
@@ -307,7 +225,7 @@ void qbm_drv_release_bitmaps(BlockDriverState *bs)
     }
 }
 
-void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly)
+void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs)
 {
     BdrvDirtyBitmap *bitmap;
 
@@ -315,7 +233,7 @@ void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly)
         if (bdrv_dirty_bitmap_name(bitmap) &&
             bdrv_dirty_bitmap_get_persistence(bitmap))
         {
-            bdrv_dirty_bitmap_set_readonly(bitmap, readonly);
+            bdrv_dirty_bitmap_set_readonly(bitmap, true);
         }
     }
 }

@@ -9,12 +9,8 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "qemu/units.h"
 #include "trace.h"
 #include "qbm-internal.h"
-
-/* Bits are moved in pieces of this many bytes */
-#define CHUNK_BYTES (64 * KiB)
 
 /*
  * Writes the bits of @bitmap to its stored copy: adds them or, if @exact,
@@ -26,9 +22,9 @@ int qbm_drv_write_bits(BDRVQbmState *s, BdrvDirtyBitmap *bitmap, bool exact,
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
     uint64_t size = bdrv_dirty_bitmap_size(bitmap);
-    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(CHUNK_BYTES,
+    uint64_t chunk = bdrv_dirty_bitmap_serialization_coverage(QBM_DRV_CHUNK,
                                                               bitmap);
-    g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
+    g_autofree uint8_t *buf = g_malloc(QBM_DRV_CHUNK);
     qbm_error error = QBM_DRV_ERROR_INIT;
     uint64_t offset = 0;
     int ret = 0;

@@ -104,13 +104,14 @@ static int coroutine_fn run_check(CheckCall *call)
     int ret;
 
     ret = thread_pool_submit_co(check_worker, call);
-    if (ret < 0) {
-        error_report("%s", call->error.message);
-    }
     if (ret == -ENOENT && (call->args.flags & QBM_CHECK_REPAIR)) {
         /* Without a data image only leaks can be mended */
+        error_report("%s", call->error.message);
         call->args.flags &= ~QBM_CHECK_REPAIR;
         ret = thread_pool_submit_co(check_worker, call);
+    }
+    if (ret < 0) {
+        error_report("%s", call->error.message);
     }
     return ret;
 }

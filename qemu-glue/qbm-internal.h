@@ -41,6 +41,9 @@
         .help = "Which bitmaps are stored (marked, all)",           \
     }
 
+/* Bits are moved between memory and library in pieces of this many bytes */
+#define QBM_DRV_CHUNK 65536
+
 #define QBM_DRV_ERROR_INIT { .size = sizeof(qbm_error) }
 
 typedef struct BDRVQbmState {
@@ -122,13 +125,14 @@ qbm_drv_co_amend(BlockDriverState *bs, BlockdevAmendOptions *options,
 int qbm_drv_open_descriptor(BlockDriverState *bs, Error **errp);
 int qbm_drv_activate(BlockDriverState *bs, bool read_only, Error **errp);
 int GRAPH_RDLOCK qbm_drv_inactivate(BlockDriverState *bs);
-bool qbm_drv_is_as_left(BDRVQbmState *s);
 void GRAPH_RDLOCK qbm_drv_end_session(BlockDriverState *bs);
 void qbm_drv_drain_end(BlockDriverState *bs);
 void qbm_drv_drain_end_bh(void *opaque);
 void GRAPH_RDLOCK qbm_drv_follow_data_file(BlockDriverState *bs);
 void coroutine_fn GRAPH_RDLOCK
 qbm_drv_co_invalidate_cache(BlockDriverState *bs, Error **errp);
+
+/* qbm-reopen.c */
 int GRAPH_UNLOCKED
 qbm_drv_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
                        Error **errp);
@@ -224,7 +228,7 @@ qbm_drv_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 /* qbm-bitmap-load.c */
 int qbm_drv_load_bitmaps(BlockDriverState *bs, bool only_missing, Error **errp);
 void qbm_drv_release_bitmaps(BlockDriverState *bs);
-void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs, bool readonly);
+void qbm_drv_set_bitmaps_readonly(BlockDriverState *bs);
 
 /* qbm-bitmap-record.c */
 int qbm_drv_ensure_stored(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
@@ -241,6 +245,15 @@ void qbm_drv_adopt_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap);
 void qbm_drv_adopt_bitmaps(BlockDriverState *bs);
 int qbm_drv_store_bitmaps(BlockDriverState *bs, Error **errp);
 void qbm_drv_give_up_bitmaps(BlockDriverState *bs);
+
+/* qbm-stayed.c */
+void qbm_drv_remember_stayed(BlockDriverState *bs);
+bool qbm_drv_is_as_left(BDRVQbmState *s);
+void qbm_drv_doubt_stayed(BlockDriverState *bs);
+int qbm_drv_follow_size(BlockDriverState *bs, int64_t old_size, Error **errp);
+void qbm_drv_catch_up(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                      const qbm_bitmap_info *info);
+void qbm_drv_give_up_stayed(BlockDriverState *bs);
 
 /* qbm-bitmap.c */
 bool qbm_drv_bitmap_is_busy(BdrvDirtyBitmap *bitmap);

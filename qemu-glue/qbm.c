@@ -280,8 +280,6 @@ static void GRAPH_RDLOCK qbm_drv_cancel_in_flight(BlockDriverState *bs)
     bdrv_cancel_in_flight(s->data_file->bs);
 }
 
-/* What the image is like */
-
 static int qbm_drv_probe(const uint8_t *buf, int buf_size, const char *filename)
 {
     return qbm_probe(buf, buf_size);
