@@ -68,7 +68,10 @@ fn run(bench: &Bench, format: &str, job: &Value, end: End) -> Result<(StorageDae
         states.push(error["desc"].clone());
         return Ok((daemon, states));
     }
-    states.push(bitmaps::list(&mut daemon.qmp, "disk")?.into());
+    let mut list = bitmaps::list(&mut daemon.qmp, "disk")?;
+    // What the job has copied by now, bitmaps of its own tell, which have no name.
+    list.retain(|bitmap| bitmap.get("name").is_some());
+    states.push(list.into());
     // Copied already, or by this write; and one that the job knows nothing of.
     client.write(0, &[2; 100])?;
     client.write(3 * MIB, &[2; 100])?;
