@@ -86,7 +86,9 @@ int coroutine_fn
 qbm_drv_co_create_new(const char *path, qbm_create_args *args,
                       const BlockdevCreateOptionsFile *how, Error **errp)
 {
+    g_autofree char *real_path = qbm_drv_follow_link(g_strdup(path));
     g_autofree char *data_path = g_malloc(PATH_MAX);
+    g_autofree char *shown_path = NULL;
     g_autofree char *data_name = NULL;
     uint32_t flags = args->flags;
     int ret;
@@ -99,14 +101,15 @@ qbm_drv_co_create_new(const char *path, qbm_create_args *args,
     if (ret < 0) {
         return ret;
     }
+    data_name = g_path_get_basename(data_path);
     if (ret > 0) {
+        shown_path = path_combine(real_path, data_name);
         info_report("'%s.raw' exists already and is left alone; the data image "
-                    "of '%s' is '%s'", path, path, data_path);
+                    "of '%s' is '%s'", real_path, path, shown_path);
     }
 
     ret = make_raw_image(data_path, how, errp);
     if (ret >= 0) {
-        data_name = g_path_get_basename(data_path);
         args->flags = flags;
         args->data_file = data_name;
         args->data_file_out = NULL;
