@@ -29,7 +29,7 @@ fn internal_snapshots() -> Result<()> {
     for (args, words) in [
         (
             "-c one disk.qbm",
-            "Could not create snapshot 'one': Operation not supported",
+            "Could not create snapshot 'one': Image format 'qbm' does not support internal snapshots",
         ),
         // The same words as with qcow2.
         (
@@ -42,9 +42,7 @@ fn internal_snapshots() -> Result<()> {
         ),
     ] {
         let refused = bench.img_refuses(&format!("snapshot {args}"))?;
-        // QEMU 7.2 has a number before the reason.
-        let said = refused.stderr.replace("-95 (", "").replace(')', "");
-        assert!(said.contains(words), "{refused}");
+        assert!(refused.stderr.contains(words), "{refused}");
         bits_are_kept(&bench)?;
     }
     let drive = "-drive if=none,id=drive,node-name=disk,driver=qbm,file.filename=disk.qbm";
