@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Active, Image, State};
 use crate::descriptor::{BitmapEntry, InconsistentEntry};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::tracking::Recorder;
 
 /// One bitmap as listings show it.
@@ -130,12 +130,24 @@ impl Image {
         self.retire(&mut state, name, reason)
     }
 
-    /// What reading shows of a loaded bitmap: while it is frozen, its frozen view.
+    /// What reading shows of a loaded bitmap: while it is frozen, its frozen view. One that has missed something is not
+    /// shown, also where that could not be put on disk yet (I2).
     pub(super) fn viewed(&self, name: &str) -> Result<Arc<Recorder>> {
         let state = self.lock();
-        let snapshot = state.frozen(name).map(|frozen| &frozen.snapshot);
-        let viewed = snapshot.cloned().or_else(|| state.recorder(name));
-        viewed.ok_or_else(|| self.no_such_bitmap(&state, name))
+        if let Some(frozen) = state.frozen(name) {
+            return Ok(Arc::clone(&frozen.snapshot));
+        }
+        match state.recorder(name) {
+            Some(recorder) if recorder.has_failed() => Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "bitmap {} is lost: a write could not be recorded in the bitmap file",
+                    quoted(name)
+                ),
+            )),
+            Some(recorder) => Ok(recorder),
+            None => Err(self.no_such_bitmap(&state, name)),
+        }
     }
 
     /// A loaded bitmap of an image that is open for writing.

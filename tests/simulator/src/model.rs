@@ -296,6 +296,18 @@ impl Model {
         self.bitmaps.insert(name.to_owned(), bitmap);
     }
 
+    /// A bitmap is about to begin to record: its file gets what is in flight before the descriptor says that it records.
+    pub fn announce_recording(&mut self, name: &str, flights: &[Flight]) {
+        if let Some(bitmap) = self.usable(name)
+            && !bitmap.recording
+        {
+            let mut required = bitmap.must.clone();
+            for flight in flights {
+                touch(&mut required, &mut bitmap.may, flight);
+            }
+        }
+    }
+
     /// Recording is turned on or off.
     pub fn set_recording(&mut self, name: &str, recording: bool, flights: &[Flight]) {
         if let Some(bitmap) = self.usable(name)

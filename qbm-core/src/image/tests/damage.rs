@@ -166,3 +166,35 @@ fn a_bitmap_that_missed_a_write_is_not_copied_into_a_sound_one() {
         assert!(!inconsistent(&image, "good"));
     }
 }
+
+#[test]
+fn a_bitmap_that_missed_a_write_is_not_shown() {
+    // A resize failed to mark the new tail, and to list the bitmap as inconsistent: it was read as if nothing were missing.
+    let disk = disk();
+    let image = disk.activated();
+    for name in ["good", "bad"] {
+        image.freeze_bitmap(name).unwrap();
+    }
+    image.lock().recorder("bad").unwrap().fail_for_test();
+    let reads = |name: &str| {
+        let mut bits = [0; 2];
+        [
+            image.dirty_count(name).map(drop),
+            image.next_dirty(name, 0).map(drop),
+            image.next_dirty_extent(name, 0).map(drop),
+            image.dirty_bytes(name).map(drop),
+            image.load_bits(name, 0, MIB, &mut bits),
+        ]
+    };
+    // What was frozen before is whole.
+    assert!(reads("bad").iter().all(Result::is_ok));
+    for name in ["good", "bad"] {
+        image.abort_bitmap(name).unwrap();
+    }
+    for result in reads("bad") {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("\"bad\" is lost"), "{error}");
+    }
+    assert!(reads("good").iter().all(Result::is_ok));
+}

@@ -75,7 +75,7 @@ fn qemu_img() -> Result<()> {
     let bench = Bench::new()?;
     image(&bench, "qbm", "disk")?;
     let reasons = [
-        ("-c", "not supported"),
+        ("-c", "does not support internal snapshots"),
         ("-d", "not found"),
         ("-a", "dirty bitmaps"),
     ];

@@ -36,6 +36,9 @@ impl Run<'_> {
             Step::Remove(name) => self.remove(NAMES[name]),
             Step::Record(name, on) => {
                 let flights = self.flights();
+                if on && !self.model.is_frozen(NAMES[name]) {
+                    self.announce_recording(NAMES[name], &flights);
+                }
                 self.on_unfrozen(
                     NAMES[name],
                     |model, name| model.set_recording(name, on, &flights),
@@ -203,6 +206,9 @@ impl Run<'_> {
             return self.refused(kind, |image| image.change_bitmaps(&changes));
         }
         let flights = self.flights();
+        for name in chosen(turned & !removed).filter(|_| recording) {
+            self.announce_recording(name, &flights);
+        }
         self.change(
             |model| {
                 for change in &changes {
@@ -211,6 +217,11 @@ impl Run<'_> {
             },
             |image| image.change_bitmaps(&changes),
         )
+    }
+
+    fn announce_recording(&mut self, name: &str, flights: &[Flight]) {
+        let models = self.on_disk.iter_mut().chain([&mut self.model]);
+        models.for_each(|model| model.announce_recording(name, flights));
     }
 
     fn merge(&mut self, target: &str, sources: u8) -> Held {
