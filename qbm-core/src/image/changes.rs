@@ -187,7 +187,7 @@ impl Image {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] (also for an inconsistent bitmap), [`ErrorKind::ReadOnly`], [`ErrorKind::Busy`]; whatever
-    /// the system says.
+    /// the system says. If that concerns a write in flight, which the bitmap's file did not take, it is inconsistent.
     pub fn set_recording(&self, name: &str, recording: bool) -> Result<()> {
         self.change_bitmaps(&[BitmapChange::SetRecording { name, recording }])
     }

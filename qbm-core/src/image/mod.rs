@@ -494,9 +494,39 @@ impl Image {
         if sabotaged!("named-before-it-records") {
             self.commit(state, descriptor.clone())?;
         }
+        let known_count = state.pending.len();
         state.pending.extend(pending);
         self.publish(state);
+        self.check_recorded(state, known_count)?;
         self.commit(state, descriptor)
+    }
+
+    /// Writes in flight have been recorded in the bitmaps that are to come, those of `state.pending` from `known_count` on.
+    /// If one could not take them, none comes; one that was there already is inconsistent.
+    fn check_recorded(&self, state: &mut State, known_count: usize) -> Result<()> {
+        let coming = state.pending.iter().skip(known_count);
+        let failed = coming.filter(|pending| pending.recording).find(|pending| {
+            let recorder = pending.recorder.as_ref();
+            recorder.is_some_and(|recorder| recorder.has_failed())
+        });
+        let Some(name) = failed.map(|pending| pending.name.clone()) else {
+            return Ok(());
+        };
+        for pending in state.pending.split_off(known_count) {
+            if let Some(file) = pending.file {
+                // Where it cannot be removed it is an orphan, which `check` finds.
+                let _ = self.storage.remove(&self.resolve(&file));
+            }
+        }
+        self.publish(state);
+        let reason = "a write in flight could not be recorded in the bitmap file";
+        if state.recorder(&name).is_some() {
+            self.retire(state, &name, reason)?;
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            format!("bitmap {}: {reason}", quoted(&name)),
+        ))
     }
 
     /// What is marked in a bitmap goes also where a crash may find that bitmap ([`Pending`]).

@@ -333,3 +333,29 @@ fn a_data_image_that_cannot_be_looked_at_costs_no_bitmap() {
     drop(image);
     assert_eq!(dirty(&disk.activated(), "b", 65536), [0]);
 }
+
+#[test]
+fn a_bitmap_that_cannot_take_what_is_in_flight_does_not_come() {
+    // The descriptor named it as whole, until somebody looked: a kill before that left it so. The simulator found it.
+    let disk = Disk::new(MIB);
+    let stubborn = Stubborn::default();
+    let image = stubborn.image(&disk);
+    image.add_bitmap("off", 65536, false).unwrap();
+    let (ticket, _) = image.begin_write(0, 1).unwrap();
+    stubborn.change(|moods| moods.tears_writes = true);
+    let before = disk.listing();
+    let error = image.add_bitmap("b", 65536, true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("\"b\""), "{error}");
+    assert!(image.bitmap("b").is_none());
+    assert_eq!(disk.listing(), before);
+    let error = image.set_recording("off", true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(inconsistent(&image, "off"));
+    stubborn.change(|moods| moods.tears_writes = false);
+    image.end_write(ticket);
+    image.add_bitmap("b", 65536, true).unwrap();
+    drop(image); // As a crash does.
+    let image = disk.activated();
+    assert!(inconsistent(&image, "off") && !inconsistent(&image, "b"));
+}
