@@ -268,11 +268,22 @@ impl Run<'_> {
                 bitmap.announce(offset_bytes, length_bytes);
             }
         });
-        self.on(
-            name,
-            |model, name| model.mark_dirty(name, offset_bytes, length_bytes),
-            |image, name| image.mark_dirty(name, offset_bytes, length_bytes),
-        )
+        let call = |image: &Image| image.mark_dirty(name, offset_bytes, length_bytes);
+        if self.model.usable(name).is_none() {
+            return self.refused(ErrorKind::NotFound, call);
+        }
+        let expectation = self.expect([]);
+        let result = self.call(&expectation, |run| run.image.as_ref().map(call))?;
+        match result.expect("steps are run on an open image") {
+            Ok(()) => {
+                // Of the text, where it is not known which one the disk has, this says nothing.
+                let models = self.on_disk.iter_mut().chain([&mut self.model]);
+                models.for_each(|model| model.mark_dirty(name, offset_bytes, length_bytes));
+            }
+            Err(error) => self.allow(&error)?,
+        }
+        self.adopt_losses();
+        self.explore_now(self.expect([]))
     }
 
     fn announce(&mut self, offset_bytes: u64, length_bytes: u64) {
