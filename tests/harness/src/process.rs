@@ -13,7 +13,7 @@ use crate::Output;
 
 /// How long anything may take before it counts as stuck.  Far above what it takes on
 /// a busy machine: no test's result depends on speed.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running program; killed when dropped.
 #[derive(Debug)]
