@@ -17,14 +17,14 @@ mkdir -p target/sabotage
 
 # Builds the simulator with one sabotage (none: an empty name), in a target directory of its own, and runs it from its
 # first seed on, to so many crash points at most. A wrapper for rustc of each name, so that cargo builds our own crates
-# anew for each, and the libraries they use once for all.
+# anew for each, and the libraries they use once for all. Each build stays beside the others: as little of it as can be.
 simulate() {
     local wrapper=$PWD/target/sabotage/rustc-$1
     local flags=''
     [ -z "$1" ] || flags="--cfg qbm_sabotaged --cfg 'qbm_sabotage=\"$1\"'"
     printf '#!/bin/sh\nexec "$@" %s\n' "$flags" > "$wrapper"
     chmod +x "$wrapper"
-    CARGO_TARGET_DIR=target/sabotage RUSTC_WORKSPACE_WRAPPER=$wrapper \
+    CARGO_TARGET_DIR=target/sabotage RUSTC_WORKSPACE_WRAPPER=$wrapper CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 \
         cargo run --locked --quiet -p qbm-simulator -- --seed 1 --crash-points "$2" > "$log" 2>&1
 }
 
