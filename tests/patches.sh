@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # What QEMU asks of a submission: each series in qemu-glue/patches applies to the QEMU that it is for, in its order, and
-# checkpatch.pl finds neither an error nor a warning in its patches and the driver's files, all of which are built.
+# checkpatch.pl finds neither an error nor a warning in its patches and the driver's files, all of which are built. And
+# qemu-glue's README says what each patch is for.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,7 +17,7 @@ export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test GIT_COMMITTER_NAME=test GIT_CO
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 check_series() {
-    local series=$1 version=${1##*/} suite source tree patch file said
+    local series=$1 version=${1##*/} suite source tree patch file said subject
     suite=$("$glue/suite.sh" "$version")
     [ -e "$cache/source/$suite/VERSION" ] || "$glue/packages.sh" dpkg-dev python3 >&2
     source=$("$glue/source.sh" "$cache/source" "$suite")
@@ -31,6 +32,9 @@ check_series() {
     git -C "$tree" add -A
     git -C "$tree" commit -q -m "QEMU $version"
     git -C "$tree" am -q "$series"/*.patch || fail "QEMU $version: the series does not apply"
+    git -C "$tree" log --format=%s -n "$(find "$series" -name '*.patch' | wc -l)" | while read -r subject; do
+        grep -qF "**$subject.**" "$glue/README.md" || fail "qemu-glue/README.md does not say what this patch is for: $subject"
+    done
 
     # checkpatch looks for its helpers beside itself
     for patch in "$series"/*.patch; do
